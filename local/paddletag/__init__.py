@@ -1,0 +1,10 @@
+"""Audio classification and tagging on PaddlePaddle: the library under the scripts of `local/`."""
+
+import warnings
+
+# Paddle warns at import that ccache is missing; only people who build C++ extensions need it.
+warnings.filterwarnings("ignore", message="No ccache found")
+# And, at the first step, that BatchNorm keeps running statistics, as every BatchNorm does.
+warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
+
+__version__ = "0.1.0"

@@ -1,0 +1,62 @@
+"""Augmentation of log-mel clips: functions of a sample and a numpy random generator, which is the only randomness."""
+
+import numpy as np
+
+
+def crop(log_mel, frames, generator):
+    """A random excerpt of `frames` frames of [T, M]; clips that are not longer are returned whole."""
+    extra = len(log_mel) - frames
+    start = int(generator.integers(extra + 1)) if extra > 0 else 0
+    return log_mel[start : start + frames]
+
+
+def roll(log_mel, largest, generator):
+    """Shift [T, M] circularly in time by up to `largest` frames either way."""
+    return np.roll(log_mel, int(generator.integers(-largest, largest + 1)), axis=0)
+
+
+def gain(log_mel, front_end, largest, generator):
+    """Change the level of [T, M] by up to `largest` dB either way: in the power domain, as if the sound were louder."""
+    power = front_end.expand(log_mel) * np.float32(10 ** (generator.uniform(-largest, largest) / 10))
+    return front_end.compress(power)
+
+
+def spec_augment(log_mel, freq_mask, time_mask, generator):
+    """One mask over frequency and one over time, up to so many mels and frames wide, filled with the clip's mean.
+
+    SpecAugment (Park et al., arXiv 1904.08779).
+    """
+    log_mel = log_mel.copy()
+    fill = log_mel.mean()
+    for axis, widest in ((1, freq_mask), (0, time_mask)):
+        size = log_mel.shape[axis]
+        width = int(generator.integers(min(widest, size) + 1))
+        start = int(generator.integers(size - width + 1))
+        if axis:
+            log_mel[:, start : start + width] = fill
+        else:
+            log_mel[start : start + width] = fill
+    return log_mel
+
+
+def mixup(batch, targets, alpha, generator):
+    """Mix each clip of [B, T, M] with another of the batch, and their targets [B, C] alike: lambda ~ Beta(alpha, alpha).
+
+    mixup (Zhang et al., arXiv 1710.09412), with one lambda per clip, not below 1/2, so that the clip itself prevails.
+    """
+    share = generator.beta(alpha, alpha, len(batch)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    other = generator.permutation(len(batch))
+    x, y = share[:, None, None], share[:, None]
+    return x * batch + (1 - x) * batch[other], y * targets + (1 - y) * targets[other]
+
+
+def augment(log_mel, settings, front_end, generator):
+    """The augmentations that the config section `augment` asks for, of one clip [T, M]: float32 [T, M]."""
+    if settings.roll:
+        log_mel = roll(log_mel, round(settings.roll * front_end.sample_rate / front_end.hop_length), generator)
+    if settings.gain:
+        log_mel = gain(log_mel, front_end, settings.gain, generator)
+    if settings.freq_mask or settings.time_mask:
+        log_mel = spec_augment(log_mel, settings.freq_mask, settings.time_mask, generator)
+    return log_mel

@@ -1,0 +1,169 @@
+"""Every setting of a recipe with its default. A recipe's YAML lists only what differs; `--opts` overrides both."""
+
+import os
+from pathlib import Path
+
+import yaml
+from yacs.config import CfgNode
+
+from paddletag.runtime import UserError
+
+_C = CfgNode()
+
+_C.task = "single_label"  # single_label | multi_label: chooses loss, activation and metrics together
+
+_C.data = CfgNode()
+_C.data.url = ""  # archive that stage 0 downloads when no --raw is given
+_C.data.md5 = ""  # of that archive
+_C.data.root = ""  # the folder inside the archive that holds the data set
+_C.data.layout = "csv"  # how the raw data set is described; csv: a table with a row per clip
+_C.data.metadata = ""  # the table, relative to the raw folder
+_C.data.audio = ""  # where a row's file is, relative to the raw folder; {column} stands for the row's value
+_C.data.label = ""  # column of the label; for multi_label, names separated by ;
+_C.data.index = ""  # column of the label's number, which gives the labels' order; empty: by name
+_C.data.fold = ""  # column of the fold
+_C.data.clip_seconds = 5.0  # length of what the model sees at once; longer clips are cropped or windowed
+_C.data.max_rejected = 0  # how many unusable files to leave out (listed in rejected.jsonl) before giving up
+
+_C.model = CfgNode()
+_C.model.name = "mn04_as"  # a backbone of paddletag.models
+_C.model.weights = "pretrained"  # pretrained | none | path of a weight file
+
+_C.features = CfgNode()
+_C.features.front_end = CfgNode(new_allowed=True)  # settings that replace those of the backbone's own front end
+_C.features.shard_size = 512  # clips per file
+
+_C.augment = CfgNode()
+_C.augment.mixup = 0.0  # alpha of Beta(alpha, alpha); 0: off
+_C.augment.roll = 0.0  # seconds: largest circular shift in time
+_C.augment.gain = 0.0  # dB: largest change of level, either way
+_C.augment.freq_mask = 0  # mels: widest SpecAugment mask over frequency
+_C.augment.time_mask = 0  # frames: widest SpecAugment mask over time
+
+_C.train = CfgNode()
+_C.train.epochs = 10
+_C.train.batch_size = 16  # clips per process and step
+_C.train.lr = 3e-4  # peak learning rate
+_C.train.warmup_epochs = 1.0  # linear warm-up; then a cosine down to final_lr
+_C.train.final_lr = 0.01  # the last step's learning rate, as a fraction of lr
+_C.train.weight_decay = 1e-4  # none on norms and biases
+_C.train.label_smoothing = 0.0
+_C.train.clip_norm = 0.0  # largest norm of the gradient; 0: any
+_C.train.seed = 0
+_C.train.workers = 0  # loader processes per rank; 0: load in the training process
+_C.train.log_freq = 10  # steps between two lines of the log
+
+_C.evaluate = CfgNode()
+_C.evaluate.batch_size = 32  # windows per step
+
+CHOICES = {"task": ("single_label", "multi_label"), "data.layout": ("csv",)}
+POSITIVE = (
+    "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
+    "evaluate.batch_size",
+)  # fmt: skip
+FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
+NOT_IN_RESULT = ("train.workers", "train.log_freq", "evaluate.batch_size")  # may change between a run and its resume
+
+
+def defaults():
+    return _C.clone()
+
+
+def load(path, opts=()):
+    """The resolved, frozen config: defaults, then the YAML file `path`, then `opts` = [key, value, key, value ...].
+
+    UserError for a file that is missing or not YAML, an unknown key, a value of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path}: not a YAML file: {error}") from None
+    config = defaults()
+    if tree is not None:
+        _merge(config, tree, str(path))
+    if len(opts) % 2:
+        raise UserError(f"--opts takes pairs of a key and a value, as in: train.lr 1e-4; the last one is {opts[-1]!r}")
+    for key, text in zip(opts[::2], opts[1::2], strict=True):
+        value = yaml.safe_load(text) if text else ""
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        _merge(config, value, "--opts")
+    _check(config, path)
+    config.freeze()
+    return config
+
+
+def from_dict(tree):
+    """A resolved config from what `to_dict` gave, as saved with a model."""
+    config = defaults()
+    _merge(config, tree, "model.json")
+    config.freeze()
+    return config
+
+
+def to_dict(config):
+    """The config as plain dictionaries."""
+    return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in config.items()}
+
+
+def find(path):
+    """A path given by the user: as it is, or where the user stood when run.sh changed directory."""
+    there = Path(os.environ.get("RECIPE_CALLER", "."), path)
+    return there if there.exists() else Path(path)
+
+
+def _merge(config, tree, where, prefix=""):
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping of keys to values")
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        free = prefix.rstrip(".") in FREE
+        if key not in config and not free:
+            near = ", ".join(f"{prefix}{known}" for known in config)
+            raise UserError(f"{where}: unknown key {name}; there are: {near}")
+        if not free and isinstance(config[key], CfgNode):
+            _merge(config[key], value, where, f"{name}.")
+        else:
+            config[key] = value if free else _typed(value, config[key], name, where)
+
+
+def _typed(value, default, name, where):
+    """`value` as the type of `default`. YAML reads 1e-4 as text and 1 as an integer: both pass for a float."""
+    kind = type(default)
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and value is None:
+        return ""
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is kind:
+        return value
+    raise UserError(f"{where}: {name} must be {_KINDS[kind]}, not {value!r}")
+
+
+_KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}
+
+
+def _check(config, path):
+    def get(name):
+        section, _, key = name.rpartition(".")
+        return config[section][key] if section else config[key]
+
+    for name, choices in CHOICES.items():
+        if get(name) not in choices:
+            raise UserError(f"{path}: {name} must be one of {', '.join(choices)}, not {get(name)!r}")
+    for name in POSITIVE:
+        if not 0 < get(name) < float("inf"):
+            raise UserError(f"{path}: {name} must be positive, not {get(name)}")
+    for section in ("data", "augment", "train"):
+        for key, value in config[section].items():
+            if isinstance(value, (int, float)) and not value >= 0:
+                raise UserError(f"{path}: {section}.{key} must not be negative, not {value}")
+    if config.train.final_lr > 1 or config.train.label_smoothing >= 1:
+        raise UserError(f"{path}: train.final_lr and train.label_smoothing are fractions below 1")

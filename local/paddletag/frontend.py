@@ -1,0 +1,203 @@
+"""Waveforms to log-mel spectrograms: the front ends that backbones were trained with, and the engine for CPUs.
+
+`frontend_layer.py` holds the same front ends as a paddle layer, for GPUs and export.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.fft
+
+from paddletag import audio
+from paddletag.runtime import UserError
+
+BLOCK = 64  # frames per FFT call: the block's buffers stay in a core's cache, and memory does not grow with the clip
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The settings that turn a waveform into a log-mel spectrogram [frames, mels].
+
+    Two families share the STFT (centred, reflected at the edges) and the order of steps:
+    Kaldi-style, as MN (EfficientAT): pre-emphasis, `natural` log of power + offset, scaled;
+    Slaney-style, as PANNs (librosa): no pre-emphasis, dB of power above a floor, not scaled.
+    """
+
+    name: str
+    sample_rate: int  # Hz
+    n_fft: int  # samples
+    win_length: int  # samples
+    hop_length: int  # samples
+    n_mels: int
+    f_min: float  # Hz
+    f_max: float  # Hz
+    mel_scale: str  # kaldi | slaney (Slaney's bank is also normalised to equal area)
+    periodic_window: bool  # Hann, periodic or symmetric
+    pre_emphasis: float  # 0: none
+    log: str  # natural: ln(power + floor) | db: 10 log10(max(power, floor))
+    floor: float
+    mean: float = 0.0  # the output is (log-mel - mean) / scale
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if self.sample_rate <= 0 or self.hop_length <= 0 or self.n_mels <= 0 or self.n_fft < 2 or self.floor <= 0:
+            raise UserError(f"front end {self.name}: rate, n_fft, hop_length, n_mels and floor must be positive")
+        if not 0 < self.win_length <= self.n_fft:
+            raise UserError(f"front end {self.name}: win_length {self.win_length} must lie in 1..n_fft = {self.n_fft}")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise UserError(
+                f"front end {self.name}: f_min {self.f_min} and f_max {self.f_max} must lie in 0..{self.sample_rate / 2} Hz"
+            )
+        if self.mel_scale not in ("kaldi", "slaney") or self.log not in ("natural", "db"):
+            raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural or db")
+
+    def replace(self, **settings):
+        """A copy with other settings. UserError for a setting that does not exist."""
+        known = {field.name: field.type for field in dataclasses.fields(self)} | {"name": None}
+        for key in settings:
+            if key not in known or key == "name":
+                raise UserError(f"features.front_end.{key}: no such setting; there are: {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **settings)
+
+    def to_dict(self):
+        return dataclasses.asdict(self)
+
+    def folder(self, min_seconds):
+        """The name of the folder for features made with these settings and clips padded to `min_seconds`."""
+        settings = json.dumps([self.to_dict(), float(min_seconds)], sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+
+    def samples(self, seconds):
+        """The number of samples in `seconds` at this front end's rate."""
+        return round(seconds * self.sample_rate)
+
+    def frames(self, samples):
+        """The number of frames that `samples` samples give."""
+        return 1 + (samples - (self.pre_emphasis > 0)) // self.hop_length
+
+    @property
+    def min_samples(self):
+        """The shortest waveform that can be reflected at its edges."""
+        return self.n_fft // 2 + 2
+
+    @cached_property
+    def window(self):
+        """The analysis window, zero-padded on both sides to n_fft: float64 [n_fft]."""
+        # (scipy.signal.get_window does the same; importing it takes as long as 100 clips)
+        window = np.hanning(self.win_length + 1)[:-1] if self.periodic_window else np.hanning(self.win_length)
+        before = (self.n_fft - self.win_length) // 2
+        return np.pad(window, (before, self.n_fft - self.win_length - before))
+
+    @cached_property
+    def mel_bank(self):
+        """The mel filter bank: float32 [n_fft / 2 + 1, n_mels]."""
+        return (_slaney_bank(self) if self.mel_scale == "slaney" else _kaldi_bank(self)).astype(np.float32)
+
+    def log_mel(self, wave):
+        """float32 [N] at `sample_rate` -> float32 [frames(N), n_mels]. N of at least `min_samples`."""
+        if len(wave) < self.min_samples:
+            raise UserError(f"a waveform of {len(wave)} samples is too short for an STFT of {self.n_fft}")
+        wave = np.asarray(wave, np.float32)
+        if self.pre_emphasis:
+            wave = wave[1:] - np.float32(self.pre_emphasis) * wave[:-1]
+        wave = np.pad(wave, self.n_fft // 2, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(wave, self.n_fft)[:: self.hop_length]
+        mel = np.empty((len(frames), self.n_mels), np.float32)
+        low, high = self._bins
+        bank = self.mel_bank[low:high]
+        for begin in range(0, len(frames), BLOCK):
+            # In float64 (the window's type): a float32 FFT errs by 2e-4 of the log beside a loud partial.
+            spectrum = scipy.fft.rfft(frames[begin : begin + BLOCK] * self.window, axis=1)[:, low:high]
+            power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+            np.matmul(power, bank, out=mel[begin : begin + BLOCK])
+        return self.compress(mel)
+
+    @cached_property
+    def _bins(self):
+        """The range of FFT bins that the bank uses."""
+        used = np.flatnonzero(self.mel_bank.any(axis=1))
+        return int(used[0]), int(used[-1]) + 1
+
+    def compress(self, mel):
+        """Mel power -> normalised log-mel, in place: float32, any shape."""
+        if self.log == "natural":
+            mel += np.float32(self.floor)
+            np.log(mel, out=mel)
+        else:
+            np.maximum(mel, np.float32(self.floor), out=mel)
+            np.log10(mel, out=mel)
+            mel *= 10
+        if (self.mean, self.scale) != (0.0, 1.0):
+            mel -= np.float32(self.mean)
+            mel /= np.float32(self.scale)
+        return mel
+
+    def expand(self, log_mel):
+        """The inverse of `compress`: normalised log-mel -> mel power, a new float32 array."""
+        log_mel = np.asarray(log_mel, np.float32) * np.float32(self.scale) + np.float32(self.mean)
+        if self.log == "natural":
+            return np.maximum(np.exp(log_mel) - np.float32(self.floor), 0)
+        return 10 ** (log_mel / 10)
+
+
+def clip_log_mel(record, front_end, min_seconds):
+    """A record's sound, zero-padded to `min_seconds`, as log-mel: float32 [frames, n_mels]. AudioError as `audio.load`.
+
+    Training features, evaluation and tagging all come from here.
+    """
+    wave = audio.load(record["audio"], front_end.sample_rate, record.get("start", 0.0), record.get("end"))
+    return front_end.log_mel(audio.pad(wave, max(front_end.samples(min_seconds), front_end.min_samples)))
+
+
+def from_dict(settings):
+    """A FrontEnd from what `to_dict` gave."""
+    return FrontEnd(**settings)
+
+
+def _kaldi_bank(front_end):
+    """Triangles in mel = 1127 ln(1 + f / 700), edges equally spaced; the Nyquist bin is zero (Kaldi's mel-computations)."""
+    bins = np.arange(front_end.n_fft // 2) * front_end.sample_rate / front_end.n_fft
+    mel, low, high = (1127 * np.log(1 + np.asarray(f, np.float64) / 700) for f in (bins, front_end.f_min, front_end.f_max))
+    edges = np.linspace(low, high, front_end.n_mels + 2)
+    step = edges[1] - edges[0]
+    rise = (mel[:, None] - edges[None, :-2]) / step
+    fall = (edges[None, 2:] - mel[:, None]) / step
+    return np.pad(np.maximum(0, np.minimum(rise, fall)), ((0, 1), (0, 0)))
+
+
+def _slaney_bank(front_end):
+    """The bank of librosa and paddleaudio: linear below 1 kHz, logarithmic above, each triangle of equal area.
+
+    Slaney, Auditory Toolbox (1998). Written out because importing paddleaudio imports paddle, which takes longer
+    than the features of a hundred clips; a test holds it to `paddleaudio.functional.compute_fbank_matrix`.
+    """
+
+    def to_mel(hz):
+        hz = np.asarray(hz, np.float64)
+        return np.where(hz < 1000, 3 * hz / 200, 15 + 27 * np.log(np.maximum(hz, 1e-9) / 1000) / np.log(6.4))
+
+    def to_hz(mel):
+        return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp(np.log(6.4) * (mel - 15) / 27))
+
+    edges = to_hz(np.linspace(to_mel(front_end.f_min), to_mel(front_end.f_max), front_end.n_mels + 2))
+    bins = np.arange(front_end.n_fft // 2 + 1) * front_end.sample_rate / front_end.n_fft
+    rise = (bins[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[None, 2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])
+
+
+MN = FrontEnd(
+    name="mn", sample_rate=32000, n_fft=1024, win_length=800, hop_length=320, n_mels=128, f_min=0.0, f_max=15000.0,
+    mel_scale="kaldi", periodic_window=False, pre_emphasis=0.97, log="natural", floor=1e-5, mean=-4.5, scale=5.0,
+)  # fmt: skip
+"""EfficientAT (Schmid et al., arXiv 2211.04772), the settings of its released weights."""
+
+PANNS = FrontEnd(
+    name="panns", sample_rate=32000, n_fft=1024, win_length=1024, hop_length=320, n_mels=64, f_min=50.0, f_max=14000.0,
+    mel_scale="slaney", periodic_window=True, pre_emphasis=0.0, log="db", floor=1e-10,
+)  # fmt: skip
+"""PANNs (Kong et al., arXiv 1912.10211); its models normalise with their own first BatchNorm."""

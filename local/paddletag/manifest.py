@@ -1,0 +1,203 @@
+"""The list of clips: one JSON line each, checked once, here, so that nothing after it needs to check again.
+
+A record is {"id", "audio", "labels": [names], "fold" or "split", "group"?, "start"?, "end"?, "seconds"}.
+"""
+
+import csv
+import fcntl
+import hashlib
+import json
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from paddletag import audio, runtime
+from paddletag.runtime import UserError, progress
+
+NAME = "manifest.jsonl"
+LABELS = "labels.txt"
+REJECTED = "rejected.jsonl"
+PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
+
+
+def read_table(config, raw):
+    """Layout `csv`: the raw folder's table -> (records without `seconds`, labels in order).
+
+    UserError for a missing column, an empty label or fold, numbers that do not match the labels one to one.
+    """
+    settings = config.data
+    for key in ("metadata", "audio", "label", "fold"):
+        if not settings[key]:
+            raise UserError(f"data.{key} is empty: layout csv needs it")
+    table = Path(raw) / settings.metadata
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, columns = list(reader), reader.fieldnames or []
+    except FileNotFoundError:
+        raise UserError(f"{table}: no such file: is {raw} the folder of the data set? (--raw, data.metadata)") from None
+    except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
+        raise UserError(f"{table}: not a CSV file: {error}") from None
+    for key in ("label", "fold", "index"):
+        if settings[key] and settings[key] not in columns:
+            raise UserError(f"{table}: no column {settings[key]!r} (data.{key}); its columns: {', '.join(columns)}")
+    if not rows:
+        raise UserError(f"{table}: has no rows")
+    records, numbers = [], {}
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise UserError(f"{table}:{line}: has {'more' if None in row else 'fewer'} fields than the header")
+        names = [row[settings.label]]
+        if config.task == "multi_label":
+            names = [name.strip() for name in names[0].split(";") if name.strip()]
+        if not all(names):
+            raise UserError(f"{table}:{line}: the label (column {settings.label!r}) is empty")
+        if settings.index:
+            if len(names) != 1 or not row[settings.index].isdecimal():
+                raise UserError(f"{table}:{line}: {settings.index}={row[settings.index]!r} is not one label's number")
+            number = int(row[settings.index])
+            if numbers.setdefault(names[0], number) != number:
+                raise UserError(f"{table}:{line}: label {names[0]!r} has number {number} here, {numbers[names[0]]} above")
+        if not row[settings.fold].isdecimal():
+            raise UserError(f"{table}:{line}: {settings.fold}={row[settings.fold]!r} is not the number of a fold")
+        try:
+            file = Path(raw) / settings.audio.format_map(row)
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(f"{table}: data.audio {settings.audio!r} needs a column that is not there: {error}") from None
+        records.append({"id": file.stem, "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
+    if len(set(numbers.values())) < len(numbers):
+        number = Counter(numbers.values()).most_common(1)[0][0]
+        names = [name for name in numbers if numbers[name] == number]
+        raise UserError(f"{table}: {settings.index}={number} is the number of several labels: {', '.join(names)}")
+    names = {name for record in records for name in record["labels"]}
+    return records, sorted(names, key=lambda name: (numbers.get(name, 0), name))
+
+
+LAYOUTS = {"csv": read_table}
+
+
+def check_files(records, threads=8):
+    """Read every file's header, in parallel: (records with `seconds` and absolute paths, rejected rows)."""
+
+    def check(record):
+        try:
+            seconds = audio.probe(record["audio"]).seconds
+        except audio.AudioError as error:
+            return None, {"id": record["id"], "audio": record["audio"], "reason": str(error)}
+        path = str(Path(record["audio"]).resolve())
+        return {**record, "audio": path, "seconds": round(seconds, 3)}, None
+
+    with ThreadPoolExecutor(threads) as pool:
+        bar = progress(pool.map(check, records), total=len(records), desc="headers", unit="clip")
+        kept, rejected = zip(*bar, strict=True) if records else ((), ())
+    return [record for record in kept if record], [row for row in rejected if row]
+
+
+def check(records, labels):
+    """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that leak or cannot work."""
+    known, seen, groups = set(labels), {}, {}
+    folds = defaultdict(set)
+    for record in records:
+        side = record.get("fold", record.get("split"))
+        if record["id"] in seen:
+            where = "twice" if seen[record["id"]] == side else f"in {seen[record['id']]} and in {side}"
+            raise UserError(f"{NAME}: id {record['id']!r} stands {where}: ids must be unique")
+        seen[record["id"]] = side
+        for name in record["labels"]:
+            if name not in known:
+                raise UserError(f"{NAME}: {record['id']}: label {name!r} is not in {LABELS}")
+            folds[name].add(side)
+        if "group" in record and groups.setdefault(record["group"], side) != side:
+            raise UserError(f"{NAME}: group {record['group']!r} lies on both sides of a split: {side} and {groups[record['group']]}")
+    sides = set(seen.values())
+    if len(sides) < 2:
+        raise UserError(f"{NAME}: all clips are in one fold ({', '.join(map(str, sides)) or 'none'}): nothing is left to test on")
+    for name in labels:
+        if len(folds[name]) == 1:
+            only = next(iter(folds[name]))
+            raise UserError(
+                f"label {name!r} occurs in fold {only} only: a model tested on fold {only} would never have met it;"
+                " give it clips in other folds, or leave it out"
+            )
+
+
+def write(data, records, labels, rejected):
+    """Check and write manifest, labels and rejected rows into the folder `data`; the manifest comes last."""
+    check(records, labels)
+    _write_lines(Path(data) / REJECTED, rejected)
+    runtime.write_text(Path(data) / LABELS, "".join(f"{name}\n" for name in labels))
+    _write_lines(Path(data) / NAME, records)
+
+
+def read(data, with_rejected=False):
+    """(records, labels) of the prepared folder `data`; clips that stage 1 could not decode are left out."""
+    data = Path(data)
+    if not (data / NAME).exists():
+        raise UserError(f"{data / NAME}: no such file: {PREPARE}")
+    records = read_lines(data / NAME)
+    out = set() if with_rejected else {row["id"] for row in read_rejected(data)}
+    labels = (data / LABELS).read_text(encoding="utf-8").splitlines()
+    return [record for record in records if record["id"] not in out], labels
+
+
+def read_rejected(data):
+    path = Path(data) / REJECTED
+    return read_lines(path) if path.exists() else []
+
+
+def reject(data, rows, limit, mended=()):
+    """Add `rows` to the list of clips that are left out and drop the ids `mended`; ranks may call this at once.
+
+    UserError, naming the first of them, if there are more than `limit` then (`data.max_rejected`).
+    """
+    data = Path(data)
+    with open(data / f".{REJECTED}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = {row["id"]: row for row in read_rejected(data)} | {row["id"]: row for row in rows}
+        rejected = [row for id, row in known.items() if id not in mended]
+        check_limit(rejected, limit)
+        _write_lines(data / REJECTED, rejected)
+
+
+def check_limit(rejected, limit):
+    """UserError if more clips are unusable than `data.max_rejected` allows."""
+    if len(rejected) > limit:
+        others = f" (and {len(rejected) - 1} more)" if len(rejected) > 1 else ""
+        allowed = "none" if limit == 0 else limit
+        raise UserError(
+            f"{rejected[0]['reason']}{others}; mend or remove it, or allow some to be left out:"
+            f" data.max_rejected ({allowed} now)"
+        )
+
+
+def read_lines(path):
+    """The JSON values in the lines of `path`."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            return [json.loads(line) for line in file]
+        except ValueError as error:
+            raise UserError(f"{path}: not a file of JSON lines ({error}): {PREPARE}") from None
+
+
+def _write_lines(path, rows):
+    runtime.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def fingerprint(record):
+    """What a clip's features depend on, of its source: path, size, time of change, start, end."""
+    stat = Path(record["audio"]).stat()
+    return json.dumps([record["audio"], stat.st_size, stat.st_mtime_ns, record.get("start", 0), record.get("end")])
+
+
+def digest(records):
+    """A short name of a list of clips with their labels and folds: a model remembers what it was trained on."""
+    rows = sorted(json.dumps([r["id"], r["labels"], r.get("fold", r.get("split"))]) for r in records)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def split(records, fold):
+    """(training records, held-out records). UserError for a fold that does not exist."""
+    folds = sorted({record["fold"] for record in records})
+    if fold not in folds:
+        raise UserError(f"--fold {fold}: no such fold; there are: {', '.join(map(str, folds))}")
+    return [r for r in records if r["fold"] != fold], [r for r in records if r["fold"] == fold]

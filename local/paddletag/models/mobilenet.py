@@ -1,0 +1,124 @@
+"""MN: MobileNetV3 for audio, as in EfficientAT (Schmid, Koutini, Widmer, arXiv 2211.04772)."""
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+# in, kernel, expanded, out, squeeze-excitation, activation, stride: MobileNetV3-Large at width 1
+BLOCKS = [
+    (16, 3, 16, 16, False, nn.ReLU, 1),
+    (16, 3, 64, 24, False, nn.ReLU, 2),
+    (24, 3, 72, 24, False, nn.ReLU, 1),
+    (24, 5, 72, 40, True, nn.ReLU, 2),
+    (40, 5, 120, 40, True, nn.ReLU, 1),
+    (40, 5, 120, 40, True, nn.ReLU, 1),
+    (40, 3, 240, 80, False, nn.Hardswish, 2),
+    (80, 3, 200, 80, False, nn.Hardswish, 1),
+    (80, 3, 184, 80, False, nn.Hardswish, 1),
+    (80, 3, 184, 80, False, nn.Hardswish, 1),
+    (80, 3, 480, 112, True, nn.Hardswish, 1),
+    (112, 3, 672, 112, True, nn.Hardswish, 1),
+    (112, 5, 672, 160, True, nn.Hardswish, 2),
+    (160, 5, 960, 160, True, nn.Hardswish, 1),
+    (160, 5, 960, 160, True, nn.Hardswish, 1),
+]
+
+
+def make_divisible(value, divisor=8):
+    """Round a number of channels to a multiple of `divisor`, never below 90 % of it (MobileNetV2's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def conv_bn(c_in, c_out, kernel, stride=1, groups=1, activation=None):
+    """Convolution, BatchNorm and activation. Sublayers 0 and 1 carry the weights, as in the original's names."""
+    layers = [
+        nn.Conv2D(c_in, c_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias_attr=False),
+        nn.BatchNorm2D(c_out, momentum=0.99, epsilon=1e-3),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+class SqueezeExcitation(nn.Layer):
+    """Channel attention from the mean over frequency and time: [B, C, F, T] -> the same."""
+
+    def __init__(self, channels, squeezed):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+
+    def forward(self, x):
+        scale = F.sigmoid(self.fc2(F.relu(self.fc1(x.mean([2, 3])))))
+        return x * scale.unsqueeze([2, 3])
+
+
+class ConcurrentSE(nn.Layer):
+    """The original can run attention over several axes side by side; its released weights use the channels alone."""
+
+    def __init__(self, channels, squeezed):
+        super().__init__()
+        self.conc_se_layers = nn.LayerList([SqueezeExcitation(channels, squeezed)])
+
+    def forward(self, x):
+        return self.conc_se_layers[0](x)
+
+
+class InvertedResidual(nn.Layer):
+    """Expand (1x1), filter (depthwise), attend, project (1x1); added to its input where the shapes agree."""
+
+    def __init__(self, c_in, kernel, expanded, c_out, attend, activation, stride):
+        super().__init__()
+        layers = []
+        if expanded != c_in:
+            layers.append(conv_bn(c_in, expanded, 1, activation=activation))
+        layers.append(conv_bn(expanded, expanded, kernel, stride, groups=expanded, activation=activation))
+        if attend:
+            layers.append(ConcurrentSE(expanded, make_divisible(expanded // 4)))
+        layers.append(conv_bn(expanded, c_out, 1))
+        self.block = nn.Sequential(*layers)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x):
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+class MN(nn.Layer):
+    """Log-mel [B, 1, 128, T] -> logits [B, num_classes]; `embed` gives the [B, 6 * channels] before the classifier."""
+
+    layout = "FT"  # the order of frequency and time in the input
+    head = ("classifier.5.weight", "classifier.5.bias")
+
+    def __init__(self, num_classes, width=1.0, dropout=0.2):
+        super().__init__()
+
+        def channels(c):
+            return make_divisible(c * width)
+
+        last = channels(160)
+        self.features = nn.Sequential(
+            conv_bn(1, channels(16), 3, 2, activation=nn.Hardswish),
+            *(
+                InvertedResidual(channels(i), kernel, channels(expanded), channels(o), attend, activation, stride)
+                for i, kernel, expanded, o, attend, activation, stride in BLOCKS
+            ),
+            conv_bn(last, 6 * last, 1, activation=nn.Hardswish),
+        )
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2D(1),
+            nn.Flatten(),
+            nn.Linear(6 * last, channels(1280)),
+            nn.Hardswish(),
+            nn.Dropout(dropout),
+            nn.Linear(channels(1280), num_classes),
+        )
+        for layer in self.sublayers():
+            if isinstance(layer, nn.Conv2D):
+                nn.initializer.KaimingNormal(fan_in=layer.weight.shape[0] * layer.weight[0, 0].size)(layer.weight)
+            elif isinstance(layer, nn.Linear):
+                nn.initializer.Normal(0, 0.01)(layer.weight)
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+    def embed(self, x):
+        return self.features(x).mean([2, 3])

@@ -1,0 +1,172 @@
+"""What every script needs around its work: options, one-line errors, the log, files that are whole or absent.
+
+Nothing here imports paddle, so that a wrong option is reported at once.
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import os
+import platform
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its text is one line: which file or key, what is wrong, what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        args = [self._spelling(a) for a in (sys.argv[1:] if args is None else args)]
+        return super().parse_args(args, namespace)
+
+    def _spelling(self, arg):
+        if not arg.startswith("--"):
+            return arg
+        name, equals, value = arg.partition("=")
+        for known in ("--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")):
+            if known in self._option_string_actions:
+                return known + equals + value
+        return arg
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def run(main):
+    """Run `main()` and exit: 0, or 2 with one line for what the user can mend, or 130 on Ctrl-C."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_fail(name, error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = f"{error.filename}: " if error.filename else ""
+            sys.exit(_fail(name, f"{where}no space left on the disk: free some, then run the same command again"))
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR) and error.filename:
+            sys.exit(_fail(name, f"{error.filename}: {os.strerror(error.errno).lower()}"))
+        raise
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(name, message):
+    print(f"{name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide results from the user's group
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def write_text(path, text):
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path, missing):
+    """The JSON value in `path`. `missing` is what to do when there is no such file, for the error's text."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: {missing}") from None
+    except (ValueError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{path}: not a JSON file: {error}") from None
+
+
+log = logging.getLogger("paddletag")
+TRAIN, EVAL = 21, 22  # just above INFO, named as PaddleSpeech names them
+logging.addLevelName(TRAIN, "TRAIN")
+logging.addLevelName(EVAL, "EVAL")
+_FORMAT = "[%(asctime)s] [%(levelname)8s] - %(message)s"
+
+
+class _Console(logging.StreamHandler):
+    def emit(self, record):
+        from tqdm import tqdm  # a line printed past tqdm would tear the bar
+
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start_log(file=None, quiet=False):
+    """Log to the console (only warnings if `quiet`, as on ranks other than 0), and append to `file` if given."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers.clear()
+    console = _Console()
+    console.setLevel(logging.WARNING if quiet else logging.INFO)
+    handlers = [console]
+    if file and not quiet:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        log.addHandler(handler)
+
+
+def progress(iterable=None, **kwargs):
+    """tqdm on a terminal, silent elsewhere (logs, several folds side by side)."""
+    from tqdm import tqdm
+
+    kwargs.setdefault("disable", not sys.stderr.isatty() or os.environ.get("PADDLETAG_PROGRESS") == "0")
+    kwargs.setdefault("dynamic_ncols", True)
+    kwargs.setdefault("leave", False)
+    return tqdm(iterable, **kwargs)
+
+
+def versions():
+    """{package: version} of what can change a result."""
+    found = {"python": platform.python_version()}
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "soxr", "soundfile", "pyarrow", "scikit-learn"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def machine():
+    """One line on the machine: processor and number of cores."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {cores()} cores"
+
+
+def cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,0 +1,205 @@
+"""Log-mel spectrograms on disk: Arrow files that are memory-mapped, made in parallel, and kept while they are true."""
+
+import json
+import multiprocessing
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from paddletag import audio, manifest, runtime
+from paddletag.frontend import clip_log_mel
+from paddletag.runtime import UserError
+
+FIELDS = [("id", pa.string()), ("n_frames", pa.int32()), ("source", pa.string()), ("log_mel", pa.binary())]
+BATCH_BYTES = 4 << 20  # rows are written in batches of about this size
+EXTRACT = "run stage 1 first (bash run.sh --stage 1 --stop-stage 1)"
+
+
+class Features:
+    """The features in a folder, by clip id. Rows are read where they lie: opening a folder loads no spectrogram."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.shards = []  # per file, in the order of names: [(id, source) of each row]
+        self._rows = {}
+        for path in sorted(self.folder.glob("*.arrow")):
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(path)))
+                self.n_mels = json.loads(reader.schema.metadata[b"front_end"])["n_mels"]
+                batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+                rows = [pair for b in batches for pair in zip(b["id"].to_pylist(), b["source"].to_pylist(), strict=True)]
+            except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path}: not a feature file ({error}): remove it, then {EXTRACT}") from None
+            self.shards.append((path.name, rows))
+            for batch in batches:
+                self._rows.update((id, (batch, row)) for row, id in enumerate(batch["id"].to_pylist()))
+        self._sources = {id: source for _, rows in self.shards for id, source in rows}
+
+    def __contains__(self, id):
+        return id in self._rows
+
+    def source(self, id):
+        """The fingerprint of the sound that the features of `id` were made from, or None."""
+        return self._sources.get(id)
+
+    def frames(self, id):
+        batch, row = self._rows[id]
+        return batch["n_frames"][row].as_py()
+
+    def __getitem__(self, id):
+        """The log-mel of the whole clip: float16 [frames, n_mels], a read-only view of the file."""
+        batch, row = self._rows[id]
+        return np.frombuffer(batch["log_mel"][row].as_buffer(), np.float16).reshape(-1, self.n_mels)
+
+
+def open_features(data, front_end, clip_seconds, records):
+    """The features of `records` in the prepared folder `data`. UserError if some are missing or out of date."""
+    folder = Path(data) / "features" / front_end.folder(clip_seconds)
+    features = Features(folder)
+    missing = [record["id"] for record in records if record["id"] not in features]
+    if missing:
+        what = f"no features of {missing[0]}" + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else "")
+        raise UserError(f"{folder}: {what}: {EXTRACT}")
+    return features
+
+
+def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, rank=0, ranks=1):
+    """Make what is missing or out of date of the features of `records`; return the counts {made, kept, rejected}.
+
+    Shard k holds the clips k * shard_size and on, of the manifest; it is written by rank k modulo `ranks`, under a
+    temporary name, and kept as it is if its clips and their sources are still the same. Clips that cannot be decoded go
+    to the list of rejected ones, at most `limit` of them (UserError).
+    """
+    folder = Path(data) / "features" / front_end.folder(clip_seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_left_overs(folder, rank, ranks)
+    old = Features(folder)
+    names = dict(old.shards)
+    rejected = {row["id"]: row.get("source") for row in manifest.read_rejected(data)}
+    counts = {"made": 0, "kept": 0, "rejected": 0}
+    plan = []  # (file name, its records with their fingerprints), of the shards to write
+    for k in range(rank, -(-len(records) // shard_size), ranks):
+        rows = [_with_source(r) for r in records[k * shard_size : (k + 1) * shard_size]]
+        rows = [(r, source) for r, source in rows if rejected.get(r["id"], "") != source]
+        name = f"{k:06d}.arrow"
+        if names.get(name) == [(r["id"], source) for r, source in rows]:
+            counts["kept"] += len(rows)
+        else:
+            plan.append((name, rows))
+    todo = [(r, front_end, clip_seconds) for _, rows in plan for r, source in rows if old.source(r["id"]) != source]
+    metadata = {"front_end": json.dumps(front_end.to_dict()), "clip_seconds": str(float(clip_seconds))}
+    schema = pa.schema(FIELDS, metadata=metadata)
+    with runtime.progress(total=len(todo), desc="log-mel", unit="clip") as bar, _Workers(workers, todo) as results:
+        for name, rows in plan:
+            bad, mended = [], []
+            with runtime.atomic(folder / name) as temporary, _Writer(temporary, schema) as writer:
+                for record, source in rows:
+                    if old.source(record["id"]) == source:
+                        writer.add(record["id"], source, old[record["id"]])
+                        counts["kept"] += 1
+                        continue
+                    log_mel, reason = next(results)
+                    bar.update()
+                    if reason:
+                        bad.append({"id": record["id"], "audio": record["audio"], "reason": reason, "source": source})
+                        if len(bad) > limit:
+                            manifest.check_limit(bad, limit)
+                    else:
+                        writer.add(record["id"], source, log_mel)
+                        counts["made"] += 1
+                        mended += [record["id"]] if record["id"] in rejected else []
+            if bad or mended:
+                manifest.reject(data, bad, limit, mended)
+                counts["rejected"] += len(bad)
+    if rank == 0:
+        for path in folder.glob("*.arrow"):
+            if int(path.stem) * shard_size >= len(records):
+                path.unlink()
+    return folder, counts
+
+
+class _Writer:
+    """Rows to an Arrow file, a few megabytes at a time."""
+
+    def __init__(self, path, schema):
+        self.schema, self.rows, self.size = schema, [], 0
+        self.file = pa.OSFile(str(path), "wb")
+        self.writer = pa.ipc.new_file(self.file, schema)
+
+    def add(self, id, source, log_mel):
+        self.rows.append((id, len(log_mel), source, log_mel.tobytes()))
+        self.size += log_mel.nbytes
+        if self.size >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self):
+        if self.rows:
+            columns = [pa.array(column, kind) for column, (_, kind) in zip(zip(*self.rows, strict=True), FIELDS, strict=True)]
+            self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
+            self.rows, self.size = [], 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.flush()
+                self.writer.close()
+        finally:
+            self.file.close()
+
+
+class _Workers:
+    """`_one` over jobs in processes, results in order, with a bounded number of them under way."""
+
+    def __init__(self, workers, jobs):
+        self.jobs, self.workers = jobs, min(workers, len(jobs))
+
+    def __enter__(self):
+        if self.workers <= 1:
+            return map(_one, self.jobs)
+        self.pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("fork"))
+        return self._run()
+
+    def _run(self):
+        under_way = deque()
+        try:
+            for job in self.jobs:
+                under_way.append(self.pool.submit(_one, job))
+                if len(under_way) >= 8 * self.workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool:
+            raise UserError("a worker process was killed (out of memory?): try fewer with --workers") from None
+
+    def __exit__(self, *_):
+        if self.workers > 1:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def _one(job):
+    """(record, front end, seconds) -> (float16 [frames, n_mels], "") or (None, why the clip cannot be used)."""
+    try:
+        return clip_log_mel(*job).astype(np.float16), ""
+    except audio.AudioError as error:
+        return None, str(error)
+
+
+def _with_source(record):
+    try:
+        return record, manifest.fingerprint(record)
+    except FileNotFoundError:
+        return record, "missing"  # decoding it will say so
+
+
+def _remove_left_overs(folder, rank, ranks):
+    """This rank's temporary files of a run that was killed: `runtime.atomic` could not remove them."""
+    for path in folder.glob(".*.arrow.*.tmp"):
+        if int(path.name[1:].partition(".")[0]) % ranks == rank:
+            path.unlink(missing_ok=True)

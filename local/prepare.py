@@ -1,0 +1,81 @@
+"""Stage 0: a raw data set -> data/manifest.jsonl and data/labels.txt, every file's header checked.
+
+Without --raw, the archive of the config's data.url is downloaded into the data folder and unpacked there.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from paddletag import config as configs
+from paddletag import download, manifest, runtime
+from paddletag.runtime import UserError, log
+
+
+def main():
+    parser = runtime.Parser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the recipe's YAML file")
+    parser.add_argument("--raw", default="", help="folder of the data set; empty: download it")
+    parser.add_argument("--data", required=True, help="folder for the manifest and the features")
+    parser.add_argument("--opts", nargs="*", default=[], help="settings that override the config: key value ...")
+    args = parser.parse_args()
+    config = configs.load(args.config, args.opts)
+    runtime.start_log()
+    data = Path(args.data)
+
+    raw = (Path(args.raw) if args.raw else fetch(config, data)).resolve()
+    if not raw.is_dir():
+        raise UserError(f"{raw}: no such folder (--raw)")
+    state = data / "prepare.json"
+    before = runtime.read_json(state, "") if state.exists() else {}
+    if before and before["raw"] != str(raw):
+        raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}")
+
+    records, labels = manifest.LAYOUTS[config.data.layout](config, raw)
+    digest = sources_digest(config, records)
+    if before.get("digest") == digest and (data / manifest.NAME).exists():
+        log.info("%s is up to date: %d clips", data / manifest.NAME, before["clips"])
+        return
+    log.info("checking the headers of %d files in %s", len(records), raw)
+    records, rejected = manifest.check_files(records)
+    manifest.check_limit(rejected, config.data.max_rejected)
+    manifest.write(data, records, labels, rejected)
+    runtime.write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
+
+    counts = Counter(record["fold"] for record in records)
+    hours = sum(record["seconds"] for record in records) / 3600
+    log.info("%d clips, %.2f hours, %d labels, clips per fold: %s", len(records), hours, len(labels), dict(sorted(counts.items())))
+    if rejected:
+        log.warning("%d files cannot be used: see %s", len(rejected), data / manifest.REJECTED)
+    log.info("wrote %s", data / manifest.NAME)
+
+
+def fetch(config, data):
+    """Download and unpack the data set, unless that has been done: the folder of its files."""
+    settings = config.data
+    if not settings.url:
+        raise UserError("no --raw given, and the config has no data.url to download from: give the data set's folder")
+    folder = data / "raw"
+    if not folder.exists():
+        archive = data / settings.url.rpartition("/")[2]
+        hint = "or get it in another way and give its folder: --raw DIR"
+        download.fetch(settings.url, archive, md5=settings.md5, hint=hint)
+        download.unpack(archive, folder)
+        archive.unlink()
+    return folder / settings.root
+
+
+def sources_digest(config, records):
+    """Changes when the table, a file of the data set, or how they are read changes."""
+    files = []
+    for record in records:
+        try:
+            files.append((record, manifest.fingerprint(record)))
+        except FileNotFoundError:
+            files.append((record, ""))
+    return hashlib.sha256(json.dumps([config.task, configs.to_dict(config.data), files]).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    runtime.run(main)
