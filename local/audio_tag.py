@@ -1,28 +1,29 @@
 """Stage 4: a model and a sound file -> <name>.npz: scores of the labels, of the whole file or over time."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
-
-from paddletag import audio, distributed, manifest, parsing, runtime
+from paddletag import audio, checkpoint, distributed, manifest, parsing, runtime
 from paddletag.runtime import UserError, log
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--model", default="mn04_as", help="folder of a trained model, or the name of a backbone")
-    parser.add_argument("--wav", default="", help="sound file; empty: a clip of --data that the model was not trained on")
+    parser.add_argument("--wav", default="", help="sound file; empty: a clip of --data that the model has not met")
     parser.add_argument("--data", default="", help="the prepared folder, when there is no --wav")
-    parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file at once")
+    parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file")
     parser.add_argument("--hop_duration", type=float, default=0, help="seconds from window to window; 0: one window")
     parser.add_argument("--output_dir", default="output_dir", help="folder for the result")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     args = parser.parse_args()
     runtime.start_log()
-    if min(args.sample_duration, args.hop_duration) < 0 or (args.hop_duration and not args.sample_duration):
-        raise UserError("--sample_duration and --hop_duration are positive, and a hop needs a window")
-
-    from paddletag import checkpoint
+    for name in ("sample_duration", "hop_duration"):
+        if not 0 <= getattr(args, name) < float("inf"):
+            raise UserError(f"--{name} {getattr(args, name)}: must be a positive number of seconds")
+    if args.hop_duration and not args.sample_duration:
+        raise UserError("--hop_duration needs a window: give --sample_duration too")
 
     meta = checkpoint.describe(args.model)
     wav = Path(args.wav) if args.wav else held_out_clip(args.data, meta)
@@ -30,7 +31,7 @@ def main():
     output = Path(args.output_dir) / f"{wav.stem}.npz"
     hop = args.hop_duration or args.sample_duration
     source = manifest.fingerprint({"audio": str(wav.resolve()), "start": args.sample_duration, "end": hop})
-    if output.exists():
+    with contextlib.suppress(UserError):  # there is none yet, or it is damaged
         before = parsing.read(output)
         if (str(before.get("model")), str(before.get("source"))) == (meta["sha256"], source):
             log.info("%s is up to date", output)
@@ -46,8 +47,8 @@ def main():
         arrays = tagging.tag_clip(model, meta, wav)
     with runtime.atomic(output) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays, source=np.array(source))
-    best = ", ".join(f"{label} {score:.3f}" for label, score in parsing.top_k(arrays["scores"].mean(0), arrays["labels"], 3))
-    log.info("%s: %s", wav, best)
+    best = parsing.top_k(arrays["scores"].mean(0), arrays["labels"], 3)
+    log.info("%s: %s", wav, ", ".join(f"{label} {score:.3f}" for label, score in best))
     log.info("Saved tagging results to %s", output)
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-
+from paddletag import checkpoint, distributed, manifest, runtime, shards
 from paddletag import config as configs
-from paddletag import distributed, frontend, manifest, runtime, shards
 from paddletag.runtime import EVAL, UserError, log
 
 
@@ -20,36 +19,38 @@ def main():
     runtime.start_log(quiet=rank > 0)
     folder = Path(args.model)
 
-    meta = runtime.read_json(folder / "model.json", "train the model first (stage 2)")
+    meta = checkpoint.read_meta(folder)
     clips, labels = manifest.read(args.data)
     fold = meta["run"]["fold"] if args.fold is None else args.fold
     _, records = manifest.split(clips, fold)
     if fold != meta["run"]["fold"]:
-        raise UserError(f"--fold {fold}: {folder} was trained on it; it can only be tested on fold {meta['run']['fold']}")
+        raise UserError(f"--fold {fold}: {folder} was trained on it: test it on fold {meta['run']['fold']} alone")
     if labels != meta["labels"]:
         raise UserError(f"{args.data}: its labels are not those that {folder} was trained with")
+    if manifest.digest(clips) != meta["run"]["data"]:
+        raise UserError(
+            f"{args.data}: its clips, labels or folds are not those that {folder} was trained with, so that fold {fold}"
+            " may hold clips that it has met: train again (stage 2), with another --exp"
+        )
     data = manifest.digest(records)
-    metrics_file = folder / "metrics.json"
-    before = runtime.read_json(metrics_file, "") if metrics_file.exists() else {}
+    metrics_file, scores_file = folder / "metrics.json", folder / "scores.npz"
+    before = runtime.read_json(metrics_file, "") if metrics_file.exists() and scores_file.exists() else {}
     if (before.get("model"), before.get("data")) == (meta["sha256"], data):
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
-    front_end = frontend.from_dict(meta["front_end"])
-    features = shards.open_features(args.data, front_end, meta["clip_seconds"], records)
+    features = shards.open_features(args.data, checkpoint.front_end(meta), meta["clip_seconds"], records)
 
-    from paddletag import checkpoint, dataset, engine, metrics
+    from paddletag import dataset, engine, metrics
 
     distributed.init(args.device)
     model, meta = checkpoint.load_model(folder)
     config = configs.from_dict(meta["run"]["config"])
-    scores = engine.evaluate(
-        model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size
-    )
+    scores = engine.evaluate(model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size)
     if rank:
         return
     targets = dataset.multi_hot(records, labels)
     found = metrics.evaluate(meta["task"], scores, targets, labels)
-    with runtime.atomic(folder / "scores.npz") as temporary, open(temporary, "wb") as file:
+    with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:
         ids = np.array([record["id"] for record in records])
         np.savez_compressed(file, ids=ids, scores=scores, targets=targets, labels=np.array(labels))
     if meta["task"] == "single_label":

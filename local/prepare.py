@@ -26,15 +26,17 @@ def main():
 
     raw = (Path(args.raw) if args.raw else fetch(config, data)).resolve()
     if not raw.is_dir():
-        raise UserError(f"{raw}: no such folder (--raw)")
+        raise UserError(f"{raw}: no such folder ({'--raw' if args.raw else 'data.root'})")
     state = data / "prepare.json"
     before = runtime.read_json(state, "") if state.exists() else {}
     if before and before["raw"] != str(raw):
         raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}")
 
     records, labels = manifest.LAYOUTS[config.data.layout](config, raw)
+    manifest.check(records, labels)  # before the headers, which take longer
     digest = sources_digest(config, records)
-    if before.get("digest") == digest and (data / manifest.NAME).exists():
+    made = (data / manifest.NAME).exists() and (data / manifest.LABELS).exists()
+    if before.get("digest") == digest and made:
         log.info("%s is up to date: %d clips", data / manifest.NAME, before["clips"])
         return
     log.info("checking the headers of %d files in %s", len(records), raw)
@@ -56,6 +58,8 @@ def fetch(config, data):
     settings = config.data
     if not settings.url:
         raise UserError("no --raw given, and the config has no data.url to download from: give the data set's folder")
+    if not settings.md5:
+        raise UserError("data.url needs data.md5, the checksum of the archive")
     folder = data / "raw"
     if not folder.exists():
         archive = data / settings.url.rpartition("/")[2]

@@ -5,8 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import yaml
-
-from paddletag import runtime
+from paddletag import checkpoint, runtime
 from paddletag.runtime import UserError, log
 
 METRICS = {"single_label": [("accuracy", "Accuracy (%)", 100, 2)], "multi_label": [("mAP", "mAP", 1, 4)]}
@@ -22,13 +21,21 @@ def main():
     exp = Path(args.exp)
 
     runs = []
-    for fold in args.folds:
+    for fold in dict.fromkeys(args.folds):  # each once
         folder = exp / f"fold{fold}"
         missing = f"evaluate fold {fold} first (stage 3)"
-        runs.append((fold, runtime.read_json(folder / "metrics.json", missing), runtime.read_json(folder / "model.json", missing)))
+        runs.append((fold, runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)))
     for fold, metrics, meta in runs:
+        file = exp / f"fold{fold}" / "metrics.json"
         if metrics["model"] != meta["sha256"]:
-            raise UserError(f"{exp}/fold{fold}/metrics.json: is of an earlier model: evaluate fold {fold} again (stage 3)")
+            raise UserError(f"{file}: is of an earlier model: evaluate fold {fold} again (stage 3)")
+        first = runs[0][2]["run"]
+        changed = list(checkpoint.differences({**first, "fold": fold}, {**meta["run"], "fold": fold}))
+        if changed:
+            raise UserError(
+                f"{exp}: fold {fold} was trained in another way than fold {runs[0][0]}: {'; '.join(changed)}:"
+                " their mean would say nothing; train one of them again (stage 2)"
+            )
     path = exp / "RESULTS.md"
     text = report(exp.name, runs, args.command)
     if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -44,21 +51,23 @@ def headline(runs):
     values = [factor * metrics[key] for _, metrics, _ in runs]
     if len(values) == 1:
         return f"{name} {values[0]:.{digits}f} on fold {runs[0][0]} alone"
-    return f"{name} {statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f} over {len(values)} folds"
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    return f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} over {len(values)} folds"
 
 
-def report(name, runs, command):
+def report(title, runs, command):
     """The text of RESULTS.md."""
     meta = runs[0][2]
     columns = METRICS[meta["task"]]
-    lines = [f"# Results: {name}", "", f"**{headline(runs)}**", ""]
+    lines = [f"# Results: {title}", "", f"**{headline(runs)}**", ""]
     if command:
         lines += ["```bash", command, "```", ""]
-    lines += [f"| Fold held out | {' | '.join(c[1] for c in columns)} | Clips | Training (s) |", "|---" * (len(columns) + 3) + "|"]
+    names = " | ".join(name for _, name, _, _ in columns)
+    lines += [f"| Fold held out | {names} | Clips | Training (s) |", "|---" * (len(columns) + 3) + "|"]
     for fold, metrics, run in runs:
         values = " | ".join(f"{factor * metrics[key]:.{digits}f}" for key, _, factor, digits in columns)
         lines.append(f"| {fold} | {values} | {metrics['n']} | {run['trained']['seconds']:.0f} |")
-    lines += ["", "Epochs are fixed in the config; the model tested is the last one, and no fold was looked at to choose it.", ""]
+    lines += ["", "Epochs are fixed in the config, and the last model is tested: no fold was looked at to choose one.", ""]
     confused = Counter()
     for _, metrics, _ in runs:
         confused.update({(true, guess): n for true, guess, n in metrics.get("confused", [])})

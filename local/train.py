@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from paddletag import checkpoint, distributed, manifest, models, runtime, shards
 from paddletag import config as configs
-from paddletag import distributed, manifest, models, runtime, shards
 from paddletag.runtime import UserError, log
 
 
@@ -19,18 +19,18 @@ def main():
     config = configs.load(args.config, args.opts)
     rank, ranks = distributed.rank(), distributed.world_size()
     exp = Path(args.exp)
-    runtime.start_log(exp / "train.log", quiet=rank > 0)
-
-    front_end = models.front_end(config)
     clips, labels = manifest.read(args.data)
     records, _ = manifest.split(clips, args.fold)
+
+    runtime.start_log(exp / "train.log", quiet=rank > 0)
+    front_end = models.front_end(config)
     features = shards.open_features(args.data, front_end, config.data.clip_seconds, records)
     run = {"config": configs.to_dict(config), "data": manifest.digest(clips), "fold": args.fold, "processes": ranks}
     if finished(exp, run):
         log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
         return
 
-    from paddletag import checkpoint, engine  # paddle takes seconds to import: after what can go wrong at once
+    from paddletag import engine  # paddle takes seconds to import: after what can go wrong at once
 
     distributed.init(args.device)
     pretrained = {"pretrained": True, "none": False}.get(config.model.weights)
@@ -38,6 +38,8 @@ def main():
         pretrained = configs.find(config.model.weights)
     model = models.create_model(config.model.name, len(labels), pretrained, config.train.seed)
     model.front_end = front_end
+    if config.model.bn_momentum:
+        models.set_bn_momentum(model, config.model.bn_momentum)
     log.info(
         "fold %d: %s on %d clips, %d labels, %d process%s, %s",
         *(args.fold, config.model.name, len(records), len(labels), ranks, "es" if ranks > 1 else "", args.device),
@@ -62,24 +64,17 @@ def main():
 
 def finished(exp, run):
     """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way."""
-    model, state = exp / "model.json", exp / "checkpoints" / "run.json"
-    if not state.exists():
+    done, checkpoints = (exp / checkpoint.META).exists(), exp / "checkpoints"
+    if done:
+        before = checkpoint.read_meta(exp)["run"]
+    elif (checkpoints / "last.safetensors").exists():
+        before = runtime.read_json(checkpoints / "run.json", f"remove {checkpoints} to train from the start")
+    else:
         return False
-    before = runtime.read_json(state, "")
-    changed = list(differences(before, run))
+    changed = list(checkpoint.differences(before, run))
     if changed:
         raise UserError(f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove it")
-    return model.exists()
-
-
-def differences(before, now, prefix=""):
-    """The settings in which two runs differ and that change the result, as texts."""
-    for key in sorted({*before, *now}):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, "" if key == "config" else f"{name}.")
-        elif old != new and name not in configs.NOT_IN_RESULT:
-            yield f"{name} was {old!r}, is {new!r}"
+    return done and (exp / checkpoint.MODEL).exists()
 
 
 if __name__ == "__main__":

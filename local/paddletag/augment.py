@@ -40,9 +40,10 @@ def spec_augment(log_mel, freq_mask, time_mask, generator):
 
 
 def mixup(batch, targets, alpha, generator):
-    """Mix each clip of [B, T, M] with another of the batch, and their targets [B, C] alike: lambda ~ Beta(alpha, alpha).
+    """Mix each clip of [B, T, M] with another of the batch, and their targets [B, C] alike.
 
-    mixup (Zhang et al., arXiv 1710.09412), with one lambda per clip, not below 1/2, so that the clip itself prevails.
+    mixup (Zhang et al., arXiv 1710.09412), with lambda ~ Beta(alpha, alpha) per clip, and not below 1/2, so that the
+    clip itself prevails.
     """
     share = generator.beta(alpha, alpha, len(batch)).astype(np.float32)
     share = np.maximum(share, 1 - share)

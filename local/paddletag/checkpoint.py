@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from paddletag import config as configs
 from paddletag import frontend, models, runtime, weights
 from paddletag.runtime import UserError
 
 MODEL, META = "model.safetensors", "model.json"
+_META = dict(backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str)
 
 
 def save_model(folder, model, meta):
@@ -23,7 +25,13 @@ def save_model(folder, model, meta):
 
 def read_meta(folder):
     """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions."""
-    return runtime.read_json(Path(folder) / META, f"is {folder} a trained model? (stage 2 makes it)")
+    path = Path(folder) / META
+    meta = runtime.read_json(path, f"is {folder} a trained model? (stage 2 makes it)")
+    known = meta if isinstance(meta, dict) else {}
+    wrong = [key for key, kind in _META.items() if type(known.get(key)) is not kind]
+    if wrong:
+        raise UserError(f"{path}: does not describe a trained model (no {', '.join(wrong)}): copy or train it again")
+    return meta
 
 
 def describe(source):
@@ -52,12 +60,31 @@ def load_model(source):
             raise UserError(f"{path}: no such file: train again, or take a copy of the whole folder")
         if hashlib.sha256(path.read_bytes()).hexdigest() != meta["sha256"]:
             raise UserError(f"{path}: does not match its checksum in {META}: the folder is damaged or half copied")
-        model = models.create_model(meta["backbone"], len(meta["labels"]), pretrained=path)
-        model.front_end = frontend.from_dict(meta["front_end"])
+        model = models.create_model(meta["backbone"], len(meta["labels"]))
+        models.load_weights(model, path)  # with its head, which `pretrained` would replace
+        model.front_end = front_end(meta)
     else:
         model = models.create_model(source, pretrained=True)
     model.eval()
     return model, meta
+
+
+def front_end(meta):
+    """The front end of a trained model. UserError for settings that this version does not know."""
+    try:
+        return frontend.from_dict(meta["front_end"])
+    except TypeError as error:
+        raise UserError(f"{META}: front_end: {error}: was the model trained with another version?") from None
+
+
+def differences(before, now, prefix=""):
+    """The settings in which two runs (`run` in model.json) differ and that change the result, as texts."""
+    for key in sorted({*before, *now}):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, "" if key == "config" else f"{name}.")
+        elif old != new and name not in configs.NOT_IN_RESULT:
+            yield f"{name} was {old!r}, is {new!r}"
 
 
 def save_state(path, model, optimizer, progress):
@@ -75,12 +102,15 @@ def save_state(path, model, optimizer, progress):
 
 
 def load_state(path, model, optimizer):
-    """Restore what `save_state` wrote; return its `progress`."""
+    """Restore what `save_state` wrote; return its `progress`. UserError for a damaged file."""
     import paddle
 
-    arrays = weights.read(path)
-    with safe_open(path, "numpy") as file:
-        progress = file.metadata()["progress"]
+    try:
+        arrays = weights.read(path)
+        with safe_open(path, "numpy") as file:
+            progress = json.loads(file.metadata()["progress"])
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{error}; {path}: is no checkpoint to go on from: remove it to train from the start") from None
     state = model.state_dict()
     for name, tensor in state.items():
         tensor.set_value(arrays[f"model/{name}"])
@@ -91,7 +121,7 @@ def load_state(path, model, optimizer):
             _, name, moment = key.split("/")
             moments[f"{auto[name]}_{moment}"] = paddle.to_tensor(array)
     optimizer.set_state_dict(moments)
-    return json.loads(progress)
+    return progress
 
 
 def _arrays(model):

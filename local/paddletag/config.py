@@ -28,6 +28,7 @@ _C.data.max_rejected = 0  # how many unusable files to leave out (listed in reje
 _C.model = CfgNode()
 _C.model.name = "mn04_as"  # a backbone of paddletag.models
 _C.model.weights = "pretrained"  # pretrained | none | path of a weight file
+_C.model.bn_momentum = 0.0  # share of the old running statistics that BatchNorm keeps at a step; 0: the backbone's own
 
 _C.features = CfgNode()
 _C.features.front_end = CfgNode(new_allowed=True)  # settings that replace those of the backbone's own front end
@@ -76,7 +77,8 @@ def load(path, opts=()):
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            tree = yaml.load(file, _Yaml)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
@@ -87,10 +89,7 @@ def load(path, opts=()):
     if len(opts) % 2:
         raise UserError(f"--opts takes pairs of a key and a value, as in: train.lr 1e-4; the last one is {opts[-1]!r}")
     for key, text in zip(opts[::2], opts[1::2], strict=True):
-        value = yaml.safe_load(text) if text else ""
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        _merge(config, value, "--opts")
+        _merge(config, _option(config, key, text), "--opts")
     _check(config, path)
     config.freeze()
     return config
@@ -115,6 +114,32 @@ def find(path):
     return there if there.exists() else Path(path)
 
 
+class _Yaml(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: YAML would quietly forget the first."""
+
+    def construct_mapping(self, node, deep=False):
+        known = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            known.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _option(config, key, text):
+    """The tree that `key` = `text` on the command line stands for. What sets a text is taken as it is, not as YAML."""
+    parts, old = key.split("."), config
+    for part in parts:
+        old = old.get(part) if isinstance(old, CfgNode) else None
+    try:
+        value = text if isinstance(old, str) else yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--opts: {key}: {text!r} is not a YAML value") from None
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
 def _merge(config, tree, where, prefix=""):
     if not isinstance(tree, dict):
         raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping of keys to values")
@@ -136,7 +161,7 @@ def _typed(value, default, name, where):
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if kind is str and value is None:
         return ""
@@ -160,10 +185,12 @@ def _check(config, path):
             raise UserError(f"{path}: {name} must be one of {', '.join(choices)}, not {get(name)!r}")
     for name in POSITIVE:
         if not 0 < get(name) < float("inf"):
-            raise UserError(f"{path}: {name} must be positive, not {get(name)}")
-    for section in ("data", "augment", "train"):
+            raise UserError(f"{path}: {name} must be more than 0, not {get(name)}")
+    for section in ("data", "model", "augment", "train"):
         for key, value in config[section].items():
-            if isinstance(value, (int, float)) and not value >= 0:
-                raise UserError(f"{path}: {section}.{key} must not be negative, not {value}")
+            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
+                raise UserError(f"{path}: {section}.{key} must be 0 or more, not {value}")
+    if config.model.bn_momentum >= 1:
+        raise UserError(f"{path}: model.bn_momentum must be below 1, not {config.model.bn_momentum}")
     if config.train.final_lr > 1 or config.train.label_smoothing >= 1:
         raise UserError(f"{path}: train.final_lr and train.label_smoothing are fractions below 1")

@@ -26,8 +26,8 @@ def multi_hot(records, labels):
 def window_starts(frames, length):
     """Where the windows of `length` frames begin that cover a clip of `frames` frames: evenly spaced, int [W].
 
-    They follow one another where the clip is a multiple of the window, else the last one ends with the clip; less
-    than a twentieth of a window beyond a whole number of them is not worth another one.
+    They follow one another where the clip is a multiple of the window, and overlap else. Up to a twentieth of a
+    window beyond a whole number of them is not worth another one, and is left out.
     """
     count = max(1, int(np.ceil(frames / length - 0.05)))
     return np.round(np.linspace(0, max(frames - length, 0), count)).astype(int)
@@ -36,8 +36,8 @@ def window_starts(frames, length):
 class TrainBatches(paddle.io.Dataset):
     """One epoch of training batches of one rank, as a data set whose items are whole batches.
 
-    Item k is (log-mel float32 [B, T, M], targets float32 [B, C]). The clips are shuffled by (seed, epoch), the last ones
-    that do not fill a step of all ranks are left to another epoch, and step k's clips are dealt out to the ranks.
+    Item k is (log-mel float32 [B, T, M], targets float32 [B, C]). The clips are shuffled by (seed, epoch), the last
+    ones that do not fill a step of all ranks are left to another epoch, and step k's are dealt out to the ranks.
     """
 
     def __init__(self, records, labels, features, front_end, frames, config, epoch, rank=0, ranks=1):

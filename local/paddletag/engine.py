@@ -19,10 +19,11 @@ def to_input(model, log_mel):
 
 def predict(model, batches, task):
     """Scores of batches of windows: yields (keys, scores float32 [B, C]). The model must be in evaluation mode."""
-    with paddle.no_grad():
-        for keys, log_mel in batches:
+    for keys, log_mel in batches:
+        with paddle.no_grad():  # around the call alone: a generator that waits would switch off its caller's gradients
             logits = model(to_input(model, paddle.to_tensor(log_mel)))
-            yield keys, losses.activation(task, logits.astype("float32")).numpy()
+            scores = losses.activation(task, logits.astype("float32")).numpy()
+        yield keys, scores
 
 
 def clip_scores(model, clips, task, clip_seconds, batch_size, total=None):
@@ -54,8 +55,8 @@ def evaluate(model, records, features, task, clip_seconds, batch_size):
 def train(model, config, records, labels, features, exp):
     """Fine-tune `model` on `records`; return {"epochs", "steps", "seconds"}. Goes on from `exp`'s last checkpoint.
 
-    Rank 0 writes checkpoints/last.safetensors after every epoch, and history.csv. UserError for a loss that is not finite
-    and for fewer clips than one step needs.
+    Rank 0 writes checkpoints/last.safetensors after every epoch, and history.csv. UserError for a loss that is not
+    finite and for fewer clips than one step needs.
     """
     settings, front_end = config.train, model.front_end
     rank, ranks = distributed.rank(), distributed.world_size()
@@ -79,7 +80,9 @@ def train(model, config, records, labels, features, exp):
     for epoch in range(state["epoch"], settings.epochs):
         model.train()
         started, seen, loss_sum, correct, reader = time.perf_counter(), 0, 0.0, 0.0, 0.0
-        bar = runtime.progress(total=steps, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step", disable=rank or None)
+        bar = runtime.progress(
+            total=steps, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step", **({"disable": True} if rank else {})
+        )
         waiting = time.perf_counter()
         for step, (log_mel, targets) in enumerate(dataset.loader(batches_of(epoch), settings.workers)):
             reader += time.perf_counter() - waiting

@@ -7,6 +7,7 @@ import csv
 import fcntl
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,23 +34,25 @@ def read_table(config, raw):
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            rows, columns = list(reader), reader.fieldnames or []
+            rows, columns = [(reader.line_num, row) for row in reader], reader.fieldnames
     except FileNotFoundError:
         raise UserError(f"{table}: no such file: is {raw} the folder of the data set? (--raw, data.metadata)") from None
     except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
         raise UserError(f"{table}: not a CSV file: {error}") from None
+    if not columns:
+        raise UserError(f"{table}: is empty")
     for key in ("label", "fold", "index"):
         if settings[key] and settings[key] not in columns:
             raise UserError(f"{table}: no column {settings[key]!r} (data.{key}); its columns: {', '.join(columns)}")
     if not rows:
         raise UserError(f"{table}: has no rows")
     records, numbers = [], {}
-    for line, row in enumerate(rows, 2):
+    for line, row in rows:
         if None in row or None in row.values():
             raise UserError(f"{table}:{line}: has {'more' if None in row else 'fewer'} fields than the header")
-        names = [row[settings.label]]
+        names = [row[settings.label].strip()]
         if config.task == "multi_label":
-            names = [name.strip() for name in names[0].split(";") if name.strip()]
+            names = list(dict.fromkeys(name.strip() for name in names[0].split(";") if name.strip()))
         if not all(names):
             raise UserError(f"{table}:{line}: the label (column {settings.label!r}) is empty")
         if settings.index:
@@ -62,8 +65,8 @@ def read_table(config, raw):
             raise UserError(f"{table}:{line}: {settings.fold}={row[settings.fold]!r} is not the number of a fold")
         try:
             file = Path(raw) / settings.audio.format_map(row)
-        except (KeyError, ValueError, IndexError) as error:
-            raise UserError(f"{table}: data.audio {settings.audio!r} needs a column that is not there: {error}") from None
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"{table}: data.audio {settings.audio!r} names a column that is not there: {error}") from None
         records.append({"id": file.stem, "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
     if len(set(numbers.values())) < len(numbers):
         number = Counter(numbers.values()).most_common(1)[0][0]
@@ -97,22 +100,29 @@ def check(records, labels):
     """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that leak or cannot work."""
     known, seen, groups = set(labels), {}, {}
     folds = defaultdict(set)
+    for name in labels:
+        if name.splitlines() != [name]:
+            raise UserError(f"label {name!r} is not a line of text, as {LABELS} has them")
     for record in records:
         side = record.get("fold", record.get("split"))
         if record["id"] in seen:
-            where = "twice" if seen[record["id"]] == side else f"in {seen[record['id']]} and in {side}"
-            raise UserError(f"{NAME}: id {record['id']!r} stands {where}: ids must be unique")
+            where = "twice" if seen[record["id"]] == side else f"in fold {seen[record['id']]} and in {side}"
+            raise UserError(f"{record['audio']}: the id {record['id']!r} stands {where}: ids must be unique")
         seen[record["id"]] = side
         for name in record["labels"]:
             if name not in known:
-                raise UserError(f"{NAME}: {record['id']}: label {name!r} is not in {LABELS}")
+                raise UserError(f"{record['audio']}: its label {name!r} is not in {LABELS}")
             folds[name].add(side)
         if "group" in record and groups.setdefault(record["group"], side) != side:
-            raise UserError(f"{NAME}: group {record['group']!r} lies on both sides of a split: {side} and {groups[record['group']]}")
+            sides = f"{groups[record['group']]} and {side}"
+            raise UserError(f"{record['audio']}: its group {record['group']!r} lies on both sides of a split: {sides}")
     sides = set(seen.values())
     if len(sides) < 2:
-        raise UserError(f"{NAME}: all clips are in one fold ({', '.join(map(str, sides)) or 'none'}): nothing is left to test on")
+        where = f"all clips are in fold {next(iter(sides))}" if sides else "there are no clips"
+        raise UserError(f"data.fold: {where}: nothing is left to test on")
     for name in labels:
+        if not folds[name]:
+            raise UserError(f"label {name!r} has no clip that can be used: give it some, or leave it out")
         if len(folds[name]) == 1:
             only = next(iter(folds[name]))
             raise UserError(
@@ -122,8 +132,14 @@ def check(records, labels):
 
 
 def write(data, records, labels, rejected):
-    """Check and write manifest, labels and rejected rows into the folder `data`; the manifest comes last."""
+    """Check and write manifest, labels and rejected rows into the folder `data`; the manifest comes last.
+
+    UserError for what `check` refuses, and for an audio file that is missing.
+    """
     check(records, labels)
+    for record in records:
+        if not os.path.isfile(record["audio"]):
+            raise UserError(f"{record['audio']}: no such file")
     _write_lines(Path(data) / REJECTED, rejected)
     runtime.write_text(Path(data) / LABELS, "".join(f"{name}\n" for name in labels))
     _write_lines(Path(data) / NAME, records)
@@ -132,11 +148,15 @@ def write(data, records, labels, rejected):
 def read(data, with_rejected=False):
     """(records, labels) of the prepared folder `data`; clips that stage 1 could not decode are left out."""
     data = Path(data)
-    if not (data / NAME).exists():
-        raise UserError(f"{data / NAME}: no such file: {PREPARE}")
+    for name in (NAME, LABELS):
+        if not (data / name).exists():
+            raise UserError(f"{data / name}: no such file: {PREPARE}")
     records = read_lines(data / NAME)
     out = set() if with_rejected else {row["id"] for row in read_rejected(data)}
-    labels = (data / LABELS).read_text(encoding="utf-8").splitlines()
+    try:
+        labels = (data / LABELS).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{data / LABELS}: not UTF-8 text ({error}): remove it, then {PREPARE}") from None
     return [record for record in records if record["id"] not in out], labels
 
 
@@ -151,7 +171,7 @@ def reject(data, rows, limit, mended=()):
     UserError, naming the first of them, if there are more than `limit` then (`data.max_rejected`).
     """
     data = Path(data)
-    with open(data / f".{REJECTED}.lock", "w") as lock:
+    with open(data / NAME, "r+") as lock:  # any file that lasts would do
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = {row["id"]: row for row in read_rejected(data)} | {row["id"]: row for row in rows}
         rejected = [row for id, row in known.items() if id not in mended]
@@ -176,7 +196,7 @@ def read_lines(path):
         try:
             return [json.loads(line) for line in file]
         except ValueError as error:
-            raise UserError(f"{path}: not a file of JSON lines ({error}): {PREPARE}") from None
+            raise UserError(f"{path}: not a file of JSON lines ({error}): remove it, then {PREPARE}") from None
 
 
 def _write_lines(path, rows):

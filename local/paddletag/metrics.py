@@ -49,7 +49,9 @@ def multi_label(scores, targets, labels):
 
 def d_prime(auc):
     """sqrt(2) times the inverse normal CDF of the area under the ROC curve."""
-    return math.sqrt(2) * NormalDist().inv_cdf(auc) if 0 < auc < 1 else math.copysign(math.inf, auc - 0.5)
+    if 0 < auc < 1:
+        return math.sqrt(2) * NormalDist().inv_cdf(auc)
+    return math.nan if math.isnan(auc) else math.copysign(math.inf, auc - 0.5)
 
 
 def confusion(scores, targets):
@@ -57,7 +59,7 @@ def confusion(scores, targets):
     return sk.confusion_matrix(targets.argmax(1), scores.argmax(1), labels=np.arange(targets.shape[1]))
 
 
-def most_confused(matrix, labels, count=5):
-    """The largest off-diagonal entries: [(true label, model's label, clips)], at most `count`, none that is zero."""
+def most_confused(matrix, labels):
+    """The off-diagonal entries that are not zero, largest first: [(true label, model's label, clips)]."""
     pairs = [(int(n), i, j) for (i, j), n in np.ndenumerate(matrix) if i != j and n]
-    return [(labels[i], labels[j], n) for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:count]]
+    return [(labels[i], labels[j], n) for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))]

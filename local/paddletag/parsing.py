@@ -1,7 +1,5 @@
 """Tagging results (npz) to text that a person reads."""
 
-import zipfile
-
 import numpy as np
 
 from paddletag.runtime import UserError
@@ -17,20 +15,20 @@ def read(path):
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: stage 4 (local/audio_tag.py) makes it") from None
     except KeyError as error:
-        raise UserError(f"{path}: not a tagging result: it has no array {error}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, IndexError) as error:
-        raise UserError(f"{path}: not a tagging result: {error}") from None
+        raise UserError(f"{path}: not a tagging result: it has no array {error}: run stage 4 again") from None
+    except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
+        raise UserError(f"{path}: not a tagging result, or damaged ({error}): run stage 4 again") from None
     return arrays
 
 
 def top_k(scores, labels, k):
     """[(label, score)] of the k highest of scores [C], highest first; equal scores in the order of the labels."""
-    return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
+    return [(str(labels[i]), scores[i]) for i in np.argsort(-scores, kind="stable")[:k]]
 
 
 def text(arrays, k):
-    """PaddleAudio's format: per window its time, k lines `label: score`, and a blank line."""
+    """PaddleAudio's format (its parse_result.py): per window its time, k lines `label: score`, and a blank line."""
     lines = []
     for time, scores in zip(arrays["time"], arrays["scores"], strict=True):
-        lines += [str(float(time)), *(f"{label}: {score}" for label, score in top_k(scores, arrays["labels"], k)), ""]
+        lines += [str(time), *(f"{label}: {score}" for label, score in top_k(scores, arrays["labels"], k)), ""]
     return "\n".join(lines) + "\n"

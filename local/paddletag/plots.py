@@ -19,7 +19,8 @@ def confusion(path, matrix, labels, title):
     for i in ticks:
         for j in ticks:
             if matrix[i, j]:
-                axes.text(j, i, matrix[i, j], ha="center", va="center", fontsize=8, color="w" if shares[i, j] > 0.5 else "k")
+                color = "w" if shares[i, j] > 0.5 else "k"
+                axes.text(j, i, matrix[i, j], ha="center", va="center", fontsize=8, color=color)
     axes.set_xlabel("model's label")
     axes.set_ylabel("true label")
     axes.set_title(title)

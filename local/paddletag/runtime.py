@@ -52,11 +52,11 @@ def run(main):
     except UserError as error:
         sys.exit(_fail(name, error))
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            where = f"{error.filename}: " if error.filename else ""
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(_fail(name, f"{where}no space left on the disk: free some, then run the same command again"))
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR) and error.filename:
-            sys.exit(_fail(name, f"{error.filename}: {os.strerror(error.errno).lower()}"))
+        if where and error.errno:
+            sys.exit(_fail(name, f"{where}{os.strerror(error.errno).lower()}"))
         raise
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -81,9 +81,11 @@ def atomic(path):
     try:
         yield Path(name)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a failing write does not say where
         raise
 
 

@@ -31,8 +31,12 @@ class Features:
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
                 self.n_mels = json.loads(reader.schema.metadata[b"front_end"])["n_mels"]
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+                for batch in batches:
+                    batch.validate(full=True)  # reading through a wrong offset would kill the process
                 rows = [pair for b in batches for pair in zip(b["id"].to_pylist(), b["source"].to_pylist(), strict=True)]
-            except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            except FileNotFoundError:
+                continue  # rank 0 has just removed it: `extract`
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}: not a feature file ({error}): remove it, then {EXTRACT}") from None
             self.shards.append((path.name, rows))
             for batch in batches:
@@ -57,7 +61,7 @@ class Features:
 
 
 def open_features(data, front_end, clip_seconds, records):
-    """The features of `records` in the prepared folder `data`. UserError if some are missing or out of date."""
+    """The features of `records` in the prepared folder `data`. UserError if some are missing."""
     folder = Path(data) / "features" / front_end.folder(clip_seconds)
     features = Features(folder)
     missing = [record["id"] for record in records if record["id"] not in features]
@@ -112,12 +116,12 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
                         writer.add(record["id"], source, log_mel)
                         counts["made"] += 1
                         mended += [record["id"]] if record["id"] in rejected else []
-            if bad or mended:
-                manifest.reject(data, bad, limit, mended)
-                counts["rejected"] += len(bad)
+                if bad or mended:
+                    manifest.reject(data, bad, limit, mended)
+                    counts["rejected"] += len(bad)
     if rank == 0:
         for path in folder.glob("*.arrow"):
-            if int(path.stem) * shard_size >= len(records):
+            if path.stem.isdecimal() and int(path.stem) * shard_size >= len(records):
                 path.unlink()
     return folder, counts
 
@@ -201,5 +205,6 @@ def _with_source(record):
 def _remove_left_overs(folder, rank, ranks):
     """This rank's temporary files of a run that was killed: `runtime.atomic` could not remove them."""
     for path in folder.glob(".*.arrow.*.tmp"):
-        if int(path.name[1:].partition(".")[0]) % ranks == rank:
+        number = path.name[1:].partition(".")[0]
+        if number.isdecimal() and int(number) % ranks == rank:
             path.unlink(missing_ok=True)

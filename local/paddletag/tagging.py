@@ -1,4 +1,4 @@
-"""Scores of a sound file over time: windows of one log-mel of the whole file, through the same model call as evaluation."""
+"""Scores of a sound file over time: windows of one log-mel of the file, through the same call as evaluation."""
 
 import numpy as np
 
@@ -24,10 +24,13 @@ def tag_windows(model, meta, path, window, hop, batch_size=32):
     front_end = model.front_end
     hop_frames = round(hop * front_end.sample_rate / front_end.hop_length)
     if hop_frames < 1:
-        raise UserError(f"--hop_duration {hop}: must be at least {front_end.hop_length / front_end.sample_rate} s, one frame")
+        frame = front_end.hop_length / front_end.sample_rate
+        raise UserError(f"--hop_duration {hop}: must be at least {frame:g} s, one frame")
+    wave = audio.load(path, front_end.sample_rate)
+    # A window beyond both the file and what the model knows would be nothing but padding.
+    window = min(window, max(len(wave) / front_end.sample_rate, meta["clip_seconds"]))
     samples = max(front_end.samples(window), front_end.min_samples)
     length = front_end.frames(samples)
-    wave = audio.load(path, front_end.sample_rate)
     starts = np.arange(0, len(wave), hop_frames * front_end.hop_length)
     log_mel = front_end.log_mel(audio.pad(wave, starts[-1] + samples))
     windows = [log_mel[s : s + length] for s in starts // front_end.hop_length]
@@ -38,7 +41,6 @@ def tag_windows(model, meta, path, window, hop, batch_size=32):
     start = starts / front_end.sample_rate
     end = np.minimum(start + window, len(wave) / front_end.sample_rate)
     return _arrays(meta, path, start, end, scores)
-
 
 
 def _arrays(meta, path, start, end, scores):

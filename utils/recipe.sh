@@ -1,0 +1,324 @@
+# What every recipe's run.sh shares: options, stages, folds side by side, several processes. A run.sh changes to its
+# own folder, sets its defaults and sources this file; a variable with a default is an option.
+# shellcheck shell=bash disable=SC2015,SC2034,SC2154
+
+set -Eeuo pipefail
+
+die() {
+  printf 'run.sh: error: %s\n' "$*" >&2
+  exit 2
+}
+
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash $BASH_VERSION is too old: 4.4 is needed"
+
+caller=$OLDPWD # where the user stands
+recipe=$PWD/${BASH_SOURCE[1]##*/}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+local=$root/local
+
+quoted() { # one line that a shell reads as these words
+  local word line=
+  for word; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+    line+=" $word"
+  done
+  echo "${line:1}"
+}
+called=$(quoted bash "$0" "$@")
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+options=()
+declare -A help=() given=()
+while IFS= read -r line && [[ $line != *recipe.sh ]]; do
+  if [[ $line =~ ^([a-z][a-z0-9_]*)=[^\#]*(\#\ *(.*))?$ ]]; then
+    options+=("${BASH_REMATCH[1]}")
+    help[${BASH_REMATCH[1]}]=${BASH_REMATCH[3]}
+  fi
+done <"$recipe"
+
+default() { # default NAME VALUE HELP: an option that all recipes have, unless run.sh has its own
+  [[ -v help[$1] ]] && return
+  printf -v "$1" %s "$2"
+  options+=("$1")
+  help[$1]=$3
+}
+default data data "folder for the manifest and the features"
+default exp "" "folder for models and results; empty: exp/<name of the config>"
+default opts "" "settings that override the config, e.g. \"train.epochs 2 train.lr 1e-3\""
+default folds "1" "folds to hold out, one model each"
+default gpus "" "devices, e.g. 0,1,2,3; empty: the CPU"
+default nproc "" "processes on the CPU; empty: 1"
+default jobs "" "folds side by side; empty: as many as cores on the CPU, 1 on GPUs and on several nodes"
+default nnodes 1 "machines, which share a file system"
+default node_rank 0 "the number of this machine, from 0"
+default master "" "HOST:PORT of machine 0, a port that is free there"
+default dry_run false "true: print the commands and run none"
+
+usage() {
+  local name
+  sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$recipe"
+  printf '\nOptions:\n'
+  for name in "${options[@]}"; do
+    printf '  --%-11s %s [%s]\n' "${name//_/-}" "${help[$name]}" "${!name}"
+  done
+}
+
+for word; do
+  if [[ $word == --help || $word == -h ]]; then
+    usage
+    exit
+  fi
+done
+
+while (($#)); do
+  case $1 in
+    --*=*) name=${1%%=*} value=${1#*=} ;;
+    --?*)
+      (($# > 1)) && [[ $2 != --?* ]] || die "$1 needs a value"
+      name=$1 value=$2
+      shift
+      ;;
+    *) die "unexpected argument: $1 (see --help)" ;;
+  esac
+  shift
+  option=${name#--} option=${option//-/_}
+  [[ $option =~ ^[a-z0-9_]+$ && " ${options[*]} " == *" $option "* ]] || die "unknown option: $name (see --help)"
+  printf -v "$option" %s "$value"
+  given[$option]=1
+done
+
+number() { # number NAME LOWEST [HIGHEST]
+  [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((${!1} >= $2 && ${!1} <= ${3:-999999})) ||
+    die "--${1//_/-} ${!1}: not a number from $2${3:+ to $3}"
+}
+number stage 0 5
+number stop_stage 0 5
+((stage <= stop_stage)) || die "--stage $stage is after --stop-stage $stop_stage"
+[[ $dry_run == true || $dry_run == false ]] || die "--dry-run $dry_run: neither true nor false"
+
+read -r -a fold_list <<<"$folds" || true
+((${#fold_list[@]})) || die "--folds is empty"
+for fold in "${fold_list[@]}"; do
+  [[ $fold =~ ^[0-9]+$ ]] || die "--folds $folds: not numbers separated by blanks"
+done
+[[ -z $(printf '%s\n' "${fold_list[@]}" | sort | uniq -d) ]] || die "--folds $folds: the same fold twice"
+fold=
+
+read -r -d '' -a overrides <<<"$opts" || true
+((${#overrides[@]} % 2 == 0)) || die "--opts $opts: not pairs of key and value"
+((${#overrides[@]} == 0)) || overrides=(--opts "${overrides[@]}")
+
+for name in config raw wav; do # what is read is looked for where the user stands, then in the recipe's folder
+  [[ ${given[$name]:-} && ${!name} ]] || continue
+  value=${!name}
+  if [[ $value == /* ]]; then
+    [[ -e $value ]] || die "--$name $value: no such file or folder"
+  elif [[ -e $caller/$value ]]; then
+    printf -v "$name" %s "$caller/$value"
+  elif [[ ! -e $value ]]; then
+    die "--$name $value: neither in $caller nor in $PWD"
+  fi
+done
+for name in data exp; do # what is written lies where the user stands
+  [[ ! ${given[$name]:-} || ! ${!name} || ${!name} == /* ]] || printf -v "$name" %s "$caller/${!name}"
+done
+data=${data:-data}
+config_name=${config##*/}
+exp=${exp:-exp/${config_name%.*}}
+export RECIPE_CALLER=$caller # for paths in --opts
+
+# ---------------------------------------------------------------------------------------- devices, processes, Python
+
+number nnodes 1
+number node_rank 0
+((node_rank < nnodes)) || die "--node-rank $node_rank: of $nnodes machines the last has number $((nnodes - 1))"
+if ((nnodes > 1)); then
+  [[ $master =~ ^[^:]+:[0-9]+$ ]] || die "--nnodes $nnodes needs --master HOST:PORT, not '$master'"
+else
+  [[ ! $master ]] || die "--master $master needs --nnodes"
+fi
+if [[ $gpus ]]; then
+  [[ ! $nproc ]] || die "--gpus $gpus and --nproc $nproc: processes run on GPUs or on the CPU"
+  [[ $gpus =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--gpus $gpus: not numbers separated by commas"
+  device=gpu
+  commas=${gpus//[0-9]/}
+  processes=$((${#commas} + 1))
+  export CUDA_VISIBLE_DEVICES=$gpus
+else
+  device=cpu
+  nproc=${nproc:-1}
+  number nproc 1
+  processes=$nproc
+  export CUDA_VISIBLE_DEVICES=
+  cores=$(env -u OMP_NUM_THREADS nproc)
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads gain nothing, more processes do
+fi
+if [[ ! $jobs ]]; then
+  jobs=1
+  [[ $device == gpu ]] || ((nnodes > 1 || nproc > cores)) || jobs=$((cores / nproc))
+fi
+number jobs 1
+((jobs == 1 || nnodes == 1)) || die "--jobs $jobs: on several machines folds run one after another"
+((jobs <= ${#fold_list[@]})) || jobs=${#fold_list[@]}
+
+# A scheduler's variables would tell a single process that it is one of many.
+unset PADDLE_TRAINER_ID PADDLE_TRAINERS_NUM PADDLE_TRAINER_ENDPOINTS PADDLE_CURRENT_ENDPOINT PADDLE_MASTER \
+  PADDLE_LOCAL_RANK PADDLE_LOCAL_SIZE PADDLE_RANK PADDLE_NNODES PADDLE_NPROC_PER_NODE PADDLE_DEVICES PADDLE_LOG_DIR
+export PYTHONUNBUFFERED=1 GLOG_minloglevel=${GLOG_minloglevel:-1}
+
+python=${PYTHON:-$root/.venv/bin/python}
+[[ $python != */* || $python == /* ]] || python=$caller/$python
+if [[ ! ${PYTHON:-} && ! -x $python ]]; then
+  python=python3
+  [[ $dry_run == true ]] || "$python" -c "import yacs" 2>/dev/null || die "not installed yet: run: bash $root/tools/install.sh"
+fi
+
+# ------------------------------------------------------------------------------------------------- running and ending
+
+children=() # process groups that are running
+launched=   # true while Paddle's launcher runs
+
+background() { # start a command in a process group of its own, so that all of it can be ended
+  set -m
+  "$@" &
+  children+=($!)
+  set +m
+}
+
+run() {
+  if [[ $dry_run == true ]]; then
+    quoted "$@"
+  elif [[ $BASHPID != "$$" ]]; then # a fold among others, which has its group
+    "$@" || failed $?
+  else
+    background "$@"
+    wait "${children[0]}" || failed $?
+    children=()
+  fi
+}
+
+failed() { # failed STATUS: say in one line what failed, unless it was a script's own line, and exit
+  local status=$1 rank=0 worker=0 cause="exit status $1" file line
+  if [[ $launched ]]; then
+    file=$log/launcher.log
+    if [[ -s $log/failed ]]; then # the first that failed; the others often fail only because it is gone
+      read -r rank worker status <"$log/failed"
+      file=$log/workerlog.$worker
+      cause="rank $rank, exit status $status"
+    fi
+    if ((status == 2)) && [[ $file != */launcher.log ]]; then
+      line=$(grep -a ': error: ' "$file" | tail -n 1) || line="see $file"
+      grep -aqxF -e "$line" "$log/workerlog.0" || printf '%s\n' "$line" >&2 # else it has been shown
+      exit 2
+    fi
+    line=$(grep -aE '^[A-Za-z_.]*(Error|Exception|Interrupt)\b' "$file" | tail -n 1) || line=$(tail -n 1 "$file")
+    ((status <= 128)) || line="ended by signal $((status - 128))$( ((status != 137)) || echo " (out of memory?)")"
+    cause+=": $line; log: $file"
+  elif ((status == 2 || status == 130)); then
+    exit "$status"
+  fi
+  printf 'run.sh: %s failed (%s)\n' "$step" "$cause" >&2
+  exit "$status"
+}
+
+finish() { # end what still runs: at first gently, so that Python tidies up
+  local status=$? tenth signal child alive
+  trap '' INT TERM HUP
+  exec 2>/dev/null
+  for tenth in {0..100}; do
+    signal=0 alive=
+    case $tenth in 0) signal=INT ;; 30) signal=TERM ;; 100) signal=KILL ;; esac
+    for child in "${children[@]}"; do
+      kill -s "$signal" -- "-$child" && alive=true
+    done
+    [[ $alive ]] || break
+    sleep 0.1
+  done
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+# ------------------------------------------------------------------------------------------------ the words of run.sh
+
+stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER <= --stop-stage
+  ((stage <= $1 && $1 <= stop_stage)) || return 0
+  [[ $3 == launch || $node_rank == 0 ]] || return 0 # the other nodes meet node 0 in its next launch
+  step="stage $1: $2${fold:+ (fold $fold)}"
+  job=$2${fold:+.fold$fold}
+  log=$exp/log/$job
+  ((nnodes == 1)) || log+=.node$node_rank
+  if [[ $dry_run == true ]]; then echo "# $step"; else echo "== $step"; fi
+  if [[ $3 == launch ]]; then "${@:3}"; else run "${@:3}"; fi
+}
+
+each_fold() { # each_fold FUNCTION: call it with $fold set to every fold, --jobs of them at a time
+  if ((jobs == 1)) || [[ $dry_run == true ]]; then
+    for fold in "${fold_list[@]}"; do "$1"; done
+  else
+    for fold in "${fold_list[@]}"; do
+      while ((${#children[@]} == jobs)); do reap; done
+      background labelled "$1"
+    done
+    while ((${#children[@]})); do reap; done
+  fi
+  fold=
+}
+
+labelled() { # run a function, "fold N | " before each of its lines
+  export PADDLETAG_PROGRESS=0 # bars of several folds would overwrite each other
+  "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/fold $fold | /")
+}
+
+reap() { # forget the children that ended; one that failed ends the run, by set -e
+  local child running=()
+  sleep 0.1
+  for child in "${children[@]}"; do
+    if kill -0 "$child" 2>/dev/null; then running+=("$child"); else wait "$child"; fi
+  done
+  children=("${running[@]}")
+}
+
+launch() { # launch SCRIPT ARGUMENTS: on one process, or on as many as --gpus or --nproc, and --nnodes say
+  if ((processes * nnodes == 1)); then
+    run "$python" "$@"
+    return
+  fi
+  local launched=true
+  local command=("$python" -m paddle.distributed.launch --nproc_per_node "$processes" --log_dir "$log")
+  # On a CPU the launcher must ask Paddle which devices there are: of CUDA_VISIBLE_DEVICES it only counts the commas.
+  [[ $device == gpu ]] || command=(env XPU_VISIBLE_DEVICES=all "${command[@]}" --enable_gpu_log False)
+  ((nnodes == 1)) || command+=(--nnodes "$nnodes" --rank "$node_rank" --master "$master" --job_id "$job")
+  if [[ $dry_run == false ]]; then
+    mkdir -p "$log" || exit 2
+    rm -f "$log"/*
+    : >"$log/workerlog.0"
+    command=(follow "${command[@]}")
+  fi
+  run "${command[@]}" "$local/paddletag/distributed.py" "$@"
+}
+
+follow() ( # run Paddle's launcher: its chatter goes to the log, rank 0's output comes here
+  trap : INT TERM # the launcher ends its workers on them: stay until it has
+  "$@" >"$log/launcher.log" 2>&1 &
+  launcher=$!
+  tail -n +1 -s 0.2 -f --pid="$launcher" "$log/workerlog.0" &
+  tail=$!
+  while status=0; do
+    wait "$launcher" || status=$?
+    kill -0 "$launcher" 2>/dev/null || break
+  done
+  wait "$tail" || true
+  rm -f "$log"/{envlog,backup_env}.* "$log"/*.[a-z][a-z][a-z][a-z][a-z][a-z].log # copies of the whole environment
+  exit "$status"
+)
+
+if [[ $dry_run == true ]]; then
+  quoted cd "$PWD"
+  for name in CUDA_VISIBLE_DEVICES OMP_NUM_THREADS RECIPE_CALLER; do
+    [[ ! -v $name ]] || quoted export "$name=${!name}"
+  done
+fi
