@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Run the tests; from a fresh clone, install what they need first.
+#   bash tools/test.sh [--full] [arguments of pytest]
+#
+#   --full   also the tests that take minutes
+
+set -Eeuo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    --full) arguments+=(-m "") ;;
+    -h | --help)
+      sed -n '2,/^$/ s/^# \{0,1\}//p' tools/test.sh
+      exit
+      ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+unset PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE=1
+bash tools/install.sh --dev
+exec .venv/bin/python -m pytest ${arguments[@]+"${arguments[@]}"}
