@@ -42,7 +42,8 @@ def exact(front_end, wave):
     if front_end.pre_emphasis:
         wave = wave[1:] - front_end.pre_emphasis * wave[:-1]
     wave = np.pad(wave, front_end.n_fft // 2, mode="reflect")
-    frames = np.stack([wave[i : i + front_end.n_fft] for i in range(0, len(wave) - front_end.n_fft + 1, front_end.hop_length)])
+    starts = range(0, len(wave) - front_end.n_fft + 1, front_end.hop_length)
+    frames = np.stack([wave[i : i + front_end.n_fft] for i in starts])
     mel = np.abs(np.fft.rfft(frames * front_end.window)) ** 2 @ front_end.mel_bank.astype(np.float64)
     if front_end.log == "natural":
         log_mel = np.log(mel + front_end.floor)
@@ -99,7 +100,7 @@ def test_slaney_bank_equals_paddleaudio(settings):
     ours = frontend.PANNS.replace(
         sample_rate=rate, n_fft=n_fft, win_length=n_fft, n_mels=n_mels, f_min=f_min, f_max=f_max
     ).mel_bank
-    theirs = functional.compute_fbank_matrix(rate, n_fft, n_mels, f_min, f_max, htk=False, norm="slaney", dtype="float64")
+    theirs = functional.compute_fbank_matrix(rate, n_fft, n_mels, f_min, f_max, norm="slaney", dtype="float64")
     np.testing.assert_allclose(ours, theirs.numpy().T, atol=1e-8)
 
 
@@ -142,8 +143,8 @@ def test_settings():
     with pytest.raises(UserError, match="no such setting"):
         frontend.MN.replace(mels=64)
     assert frontend.from_dict(frontend.MN.to_dict()) == frontend.MN
-    folders = {frontend.MN.folder(5), frontend.MN.folder(10), frontend.PANNS.folder(5), frontend.MN.replace(f_max=14e3).folder(5)}
-    assert len(folders) == 4
+    other = frontend.MN.replace(f_max=14e3)
+    assert len({frontend.MN.folder(5), frontend.MN.folder(10), frontend.PANNS.folder(5), other.folder(5)}) == 4
 
 
 def test_faster_than_paddle_signal():

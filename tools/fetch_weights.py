@@ -7,16 +7,18 @@ from paddletag import models, runtime, weights
 from paddletag.runtime import UserError
 
 
+KNOWN = [name for name in models.list_models() if models.entry(name).url]
+
+
 def main():
     parser = runtime.Parser(description=__doc__)
-    parser.add_argument("name", help=f"one of: {', '.join(models.list_models())}")
+    parser.add_argument("name", help=f"one of: {', '.join(KNOWN)}")
     parser.add_argument("--from", dest="source", default=None, metavar="FILE", help="a copy of the original weight file")
     args = parser.parse_args()
     runtime.start_log()
     entry = models.entry(args.name)
     if not entry.url:
-        with_weights = ", ".join(name for name in models.list_models() if models.entry(name).url)
-        raise UserError(f"{args.name}: only its architecture is known here, no weights; there are weights for: {with_weights}")
+        raise UserError(f"{args.name}: only its architecture is known here; there are weights of: {', '.join(KNOWN)}")
     weights.install(entry.name, entry.url, sha256=entry.sha256, source=args.source, expected=models.shapes(entry.name))
 
 

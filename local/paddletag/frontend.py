@@ -49,9 +49,8 @@ class FrontEnd:
         if not 0 < self.win_length <= self.n_fft:
             raise UserError(f"front end {self.name}: win_length {self.win_length} must lie in 1..n_fft = {self.n_fft}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
-            raise UserError(
-                f"front end {self.name}: f_min {self.f_min} and f_max {self.f_max} must lie in 0..{self.sample_rate / 2} Hz"
-            )
+            nyquist = self.sample_rate / 2
+            raise UserError(f"front end {self.name}: f_min {self.f_min} and f_max {self.f_max}: not within 0..{nyquist} Hz")
         if self.mel_scale not in ("kaldi", "slaney") or self.log not in ("natural", "db"):
             raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural or db")
 
@@ -159,10 +158,14 @@ def from_dict(settings):
 
 
 def _kaldi_bank(front_end):
-    """Triangles in mel = 1127 ln(1 + f / 700), edges equally spaced; the Nyquist bin is zero (Kaldi's mel-computations)."""
+    """Kaldi's bank (mel-computations.cc): triangles in mel, edges equally spaced, and zero in the Nyquist bin."""
+
+    def to_mel(hz):
+        return 1127 * np.log(1 + np.asarray(hz, np.float64) / 700)
+
     bins = np.arange(front_end.n_fft // 2) * front_end.sample_rate / front_end.n_fft
-    mel, low, high = (1127 * np.log(1 + np.asarray(f, np.float64) / 700) for f in (bins, front_end.f_min, front_end.f_max))
-    edges = np.linspace(low, high, front_end.n_mels + 2)
+    mel = to_mel(bins)
+    edges = np.linspace(to_mel(front_end.f_min), to_mel(front_end.f_max), front_end.n_mels + 2)
     step = edges[1] - edges[0]
     rise = (mel[:, None] - edges[None, :-2]) / step
     fall = (edges[None, 2:] - mel[:, None]) / step

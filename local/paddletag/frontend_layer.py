@@ -1,4 +1,4 @@
-"""The front ends of `frontend.py` as a paddle layer: for GPUs, and for models that are exported with their front end."""
+"""The front ends of `frontend.py` as a paddle layer: for GPUs, and for models exported with their front end."""
 
 import numpy as np
 import paddle

@@ -1,7 +1,10 @@
 """Pictures of results, in one style."""
 
+import logging
+
 import matplotlib
 
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # paddle shows INFO of all libraries
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 

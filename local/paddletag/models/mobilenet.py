@@ -1,6 +1,5 @@
 """MN: MobileNetV3 for audio, as in EfficientAT (Schmid, Koutini, Widmer, arXiv 2211.04772)."""
 
-import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
