@@ -24,7 +24,8 @@ quoted() { # one line that a shell reads as these words
   done
   echo "${line:1}"
 }
-called=$(quoted bash "$0" "$@")
+RECIPE_COMMAND=$(quoted bash "$0" "$@") # results remember what made them
+export RECIPE_COMMAND
 
 # ---------------------------------------------------------------------------------------------------------- options
 

@@ -28,7 +28,7 @@ train_and_evaluate() {
 stage 0 prepare "$python" "$local/prepare.py" --config "$config" --raw "$raw" --data "$data" "${overrides[@]}"
 stage 1 features launch "$local/extract_features.py" --config "$config" --data "$data" "${overrides[@]}"
 each_fold train_and_evaluate
-stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}" --command "$called"
+stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}"
 stage 4 tag "$python" "$local/audio_tag.py" --model "$exp/fold${fold_list[0]}" --wav "$wav" --data "$data" \
   --output_dir "$exp/tagging" --device "$device"
 stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging" --top_k 5 --output_dir "$exp/tagging"

@@ -14,7 +14,7 @@ def confusion(path, matrix, labels, title):
     size = min(20, max(4.5, 1.8 + 0.38 * len(labels)))
     figure, axes = pyplot.subplots(figsize=(size, size), dpi=120, layout="constrained")
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
-    axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(labels))
     axes.set_xticks(ticks, labels, rotation=90)
     axes.set_yticks(ticks, labels)
