@@ -67,7 +67,7 @@ def report(title, runs, command):
     for fold, metrics, run in runs:
         values = " | ".join(f"{factor * metrics[key]:.{digits}f}" for key, _, factor, digits in columns)
         lines.append(f"| {fold} | {values} | {metrics['n']} | {run['trained']['seconds']:.0f} |")
-    lines += ["", "Epochs are fixed in the config, and the last model is tested: no fold was looked at to choose one.", ""]
+    lines += ["", "The config fixes the epochs, and the last model is tested: no fold was looked at to choose one.", ""]
     confused = Counter()
     for _, metrics, _ in runs:
         confused.update({(true, guess): n for true, guess, n in metrics.get("confused", [])})

@@ -19,7 +19,6 @@ class AudioError(UserError):
 SIZES = {  # what libsndfile's log calls the number of bytes that a header promises
     "WAV": "data", "WAVEX": "data", "AIFF": "SSND", "AU": "Data Size", "CAF": "data", "W64": "riff", "RF64": "Riff size",
 }  # fmt: skip
-BLOCK = 1 << 20  # samples decoded at a time: only the mixed-down sound of a long clip is ever whole in memory
 TRUNCATED = "truncated: its header promises more sound than the file holds"
 LOUDEST = 1e12  # beyond any scale that sound is written in (1 is full scale); its power would overflow float32
 
@@ -68,20 +67,19 @@ def load(path, rate, start=0.0, end=None):
     stop = info.frames if end is None else min(round(end * info.rate), info.frames)
     if not 0 <= first < stop:
         raise AudioError(f"{path}: start {start} s and end {end} s do not lie within its {info.seconds:.2f} s")
-    done = 0
     try:
-        wave = np.empty(stop - first, np.float32)
         with soundfile.SoundFile(path) as sound:
-            sound.seek(first)
-            while len(block := sound.read(min(BLOCK, len(wave) - done), dtype="float32", always_2d=True)):
-                wave[done : done + len(block)] = mono(block, path)
-                done += len(block)
+            # After a seek, the MP3 decoder may lack the bits that frames share: noise for a tenth of a second.
+            skip = first if sound.format == "MP3" else 0
+            sound.seek(first - skip)
+            wave = sound.read(skip + stop - first, dtype="float32", always_2d=True)[skip:]
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"{path}: cannot be decoded ({_reason(error)})") from None
     except MemoryError:
         raise AudioError(f"{path}: its {info.seconds / 3600:.0f} hours of sound do not fit into memory") from None
-    if done < len(wave):
-        raise AudioError(f"{path}: truncated: {done} of {len(wave)} samples could be decoded")
+    if len(wave) < stop - first:
+        raise AudioError(f"{path}: truncated: {len(wave)} of {stop - first} samples could be decoded")
+    wave = mono(wave, path)  # under the same name, so that the channels of a long clip leave the memory
     return resample(wave, info.rate, rate)
 
 
@@ -91,7 +89,7 @@ def mono(wave, path="waveform"):
         wave = wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1)
     if not max(wave.max(), -wave.min()) < LOUDEST:  # both are NaN if any sample is
         raise AudioError(f"{path}: has samples that are NaN, infinite or beyond {LOUDEST:g}")
-    return wave
+    return np.ascontiguousarray(wave)
 
 
 def resample(wave, rate, to_rate):

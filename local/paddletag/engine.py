@@ -136,7 +136,7 @@ def train(model, config, records, labels, features, exp):
 
 def _batch_norm_statistics(model):
     """Running means and variances: each rank gathers its own from its own clips."""
-    return [tensor for name, tensor in model.named_buffers() if name.endswith(("._mean", "._variance"))]
+    return [tensor for name, tensor in model.state_dict().items() if name.endswith(("._mean", "._variance"))]
 
 
 def _clock(seconds):

@@ -102,7 +102,7 @@ def check(records, labels):
     folds = defaultdict(set)
     for name in labels:
         if name.splitlines() != [name]:
-            raise UserError(f"label {name!r} is not a line of text, as {LABELS} has them")
+            raise UserError(f"data.label: {name!r} is not one line of text, as {LABELS} needs it")
     for record in records:
         side = record.get("fold", record.get("split"))
         if record["id"] in seen:
@@ -122,11 +122,11 @@ def check(records, labels):
         raise UserError(f"data.fold: {where}: nothing is left to test on")
     for name in labels:
         if not folds[name]:
-            raise UserError(f"label {name!r} has no clip that can be used: give it some, or leave it out")
+            raise UserError(f"data.label: {name!r} has no clip that can be used: give it some, or leave it out")
         if len(folds[name]) == 1:
             only = next(iter(folds[name]))
             raise UserError(
-                f"label {name!r} occurs in fold {only} only: a model tested on fold {only} would never have met it;"
+                f"data.label: {name!r} occurs in fold {only} only: a model tested on fold {only} would never have met it;"
                 " give it clips in other folds, or leave it out"
             )
 

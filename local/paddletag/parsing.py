@@ -23,12 +23,12 @@ def read(path):
 
 def top_k(scores, labels, k):
     """[(label, score)] of the k highest of scores [C], highest first; equal scores in the order of the labels."""
-    return [(str(labels[i]), scores[i]) for i in np.argsort(-scores, kind="stable")[:k]]
+    return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
 
 
 def text(arrays, k):
     """PaddleAudio's format (its parse_result.py): per window its time, k lines `label: score`, and a blank line."""
     lines = []
     for time, scores in zip(arrays["time"], arrays["scores"], strict=True):
-        lines += [str(time), *(f"{label}: {score}" for label, score in top_k(scores, arrays["labels"], k)), ""]
+        lines += [str(float(time)), *(f"{label}: {score}" for label, score in top_k(scores, arrays["labels"], k)), ""]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from paddletag import audio, manifest, runtime
+from paddletag import audio, distributed, manifest, runtime
 from paddletag.frontend import clip_log_mel
 from paddletag.runtime import UserError
 
@@ -57,7 +58,9 @@ class Features:
     def __getitem__(self, id):
         """The log-mel of the whole clip: float16 [frames, n_mels], a read-only view of the file."""
         batch, row = self._rows[id]
-        return np.frombuffer(batch["log_mel"][row].as_buffer(), np.float16).reshape(-1, self.n_mels)
+        _, offsets, log_mels = batch["log_mel"].buffers()  # (a scalar of this column would be a copy)
+        begin, end = np.frombuffer(offsets, np.int32)[row : row + 2]
+        return np.frombuffer(log_mels, np.float16, (end - begin) // 2, begin).reshape(-1, self.n_mels)
 
 
 def open_features(data, front_end, clip_seconds, records):
@@ -167,7 +170,8 @@ class _Workers:
     def __enter__(self):
         if self.workers <= 1:
             return map(_one, self.jobs)
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("fork"))
+        fork = multiprocessing.get_context("fork")
+        self.pool = ProcessPoolExecutor(self.workers, mp_context=fork, initializer=_start_worker)
         return self._run()
 
     def _run(self):
@@ -185,6 +189,12 @@ class _Workers:
     def __exit__(self, *_):
         if self.workers > 1:
             self.pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    # Ctrl-C is for the parent to handle: a worker that it meets in the queue's lock would keep that lock for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    distributed._die_with_parent()
 
 
 def _one(job):

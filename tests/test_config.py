@@ -1,0 +1,165 @@
+"""The configuration: defaults, YAML, --opts, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from paddletag import config
+from paddletag.runtime import UserError
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*/conf/*.yaml"))
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A function: text of a YAML file (and options) -> config."""
+
+    def load(text="", *opts):
+        (tmp_path / "conf.yaml").write_text(text)
+        return config.load(tmp_path / "conf.yaml", opts)
+
+    return load
+
+
+def test_a_file_overrides_the_defaults_and_options_override_the_file(load):
+    text = "train: {lr: 0.5, epochs: 7}\n"
+    defaults = config.defaults()
+    assert config.to_dict(load()) == config.to_dict(defaults)
+    assert load(text).train.lr == 0.5 and load(text).train.batch_size == defaults.train.batch_size
+    found = load(text, "train.lr", "1e-4", "task", "multi_label")
+    assert (found.train.lr, found.train.epochs, found.task) == (1e-4, 7, "multi_label")
+    assert config.to_dict(config.defaults()) == config.to_dict(defaults)  # loading changes no defaults
+
+
+@pytest.mark.parametrize("text, value", [("1", 1.0), ("1e-4", 1e-4), ("2.5E-3", 2.5e-3), ("'0.25'", 0.25)])
+def test_what_passes_for_a_number(load, text, value):
+    """PyYAML reads 1e-4 as text, since YAML 1.1 wants 1.0e-4."""
+    for found in (load(f"train: {{lr: {text}}}"), load("", "train.lr", text.strip("'"))):
+        assert found.train.lr == value and type(found.train.lr) is float
+
+
+@pytest.mark.parametrize("text", ["off", "1", "a: b", "{label}/{id}.wav", "", "[x", "'quoted'", "0123", "# 1"])
+def test_an_option_that_sets_a_text_is_taken_literally(load, text):
+    assert load("", "data.audio", text).data.audio == text
+
+
+def test_numbers_and_nothing_pass_for_texts_in_yaml(load):
+    found = load("data: {fold: 5, label: , md5: 123}").data
+    assert (found.fold, found.label, found.md5) == ("5", "", "123")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("trian: {lr: 1}", "unknown key trian; there are: task, data, model"),
+        ("train: {learning_rate: 1}", "unknown key train.learning_rate; there are: train.epochs"),
+        ("train: {lr: {a: 1}}", "train.lr must be a number"),
+        ("train: {lr: high}", "train.lr must be a number, not 'high'"),
+        ("train: {lr: true}", "train.lr must be a number, not True"),
+        ("train: {lr: }", "train.lr must be a number, not None"),
+        ("train: {epochs: 2.5}", "train.epochs must be an integer, not 2.5"),
+        ("train: {epochs: '3'}", "train.epochs must be an integer, not '3'"),
+        ("train: {epochs: true}", "train.epochs must be an integer, not True"),
+        ("data: {label: [a, b]}", "data.label must be text"),
+        ("data: {label: yes}", "data.label must be text, not True"),
+        ("train: 3", "train must be a mapping"),
+        ("train:", "train must be a mapping"),
+        ("- train", "the file must be a mapping"),
+        ("just words", "the file must be a mapping"),
+        ("features: {front_end: 3}", "features.front_end must be a mapping"),
+        ("task: regression", "task must be one of single_label, multi_label, not 'regression'"),
+        ("data: {layout: xml}", "data.layout must be one of csv"),
+        ("train: {lr: .nan}", "train.lr must be more than 0, not nan"),
+        ("train: {lr: .inf}", "train.lr must be more than 0, not inf"),
+        ("train: {lr: -1}", "train.lr must be more than 0"),
+        ("train: {lr: 0}", "train.lr must be more than 0"),
+        (f"train: {{lr: 1{400 * '0'}}}", "train.lr must be a number"),
+        ("train: {epochs: 0}", "train.epochs must be more than 0"),
+        ("train: {batch_size: -4}", "train.batch_size must be more than 0"),
+        ("data: {clip_seconds: 0}", "data.clip_seconds must be more than 0"),
+        ("data: {max_rejected: -1}", "data.max_rejected must be 0 or more"),
+        ("augment: {mixup: -0.1}", "augment.mixup must be 0 or more"),
+        ("train: {weight_decay: .nan}", "train.weight_decay must be 0 or more"),
+        ("train: {weight_decay: .inf}", "train.weight_decay must be 0 or more"),
+        ("train: {label_smoothing: 1}", "train.label_smoothing"),
+        ("train: {final_lr: 2}", "train.final_lr"),
+        ("train: [", "not a YAML file"),
+        ("a: b: c", "not a YAML file"),
+        ("train: {lr: 1}\ntrain: {epochs: 3}", "the key train stands twice"),
+        ("train:\n  lr: 1\n  lr: 2", "the key lr stands twice"),
+    ],
+)
+def test_refused_files(load, text, words):
+    with pytest.raises(UserError) as caught:
+        load(text)
+    assert "conf.yaml: " in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "opts, words",
+    [
+        (["train.lr"], "the last one is 'train.lr'"),
+        (["train.lr", "1", "train.epochs"], "the last one is 'train.epochs'"),
+        (["lr", "1"], "unknown key lr;"),
+        (["train.lrr", "1"], "unknown key train.lrr;"),
+        (["train.lr.x", "1"], "train.lr must be a number"),
+        (["train.lr", "fast"], "train.lr must be a number, not 'fast'"),
+        (["train.epochs", "1.5"], "train.epochs must be an integer"),
+        (["train.epochs", ""], "train.epochs must be an integer"),
+        (["train.epochs", "[1"], "train.epochs: '[1' is not a YAML value"),
+        (["train", "3"], "train must be a mapping"),
+    ],
+)
+def test_refused_options(load, opts, words):
+    with pytest.raises(UserError) as caught:
+        load("", *opts)
+    assert "--opts" in str(caught.value) and words in str(caught.value)
+
+
+def test_files_that_are_no_text(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml: no such config file"):
+        config.load(tmp_path / "none.yaml")
+    (tmp_path / "a.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
+    for path in (tmp_path / "a.yaml", tmp_path):
+        with pytest.raises(UserError, match="not a YAML file"):
+            config.load(path)
+
+
+def test_settings_of_the_front_end_are_free(load):
+    found = load("features: {front_end: {hop_length: 160}}", "features.front_end.f_max", "8000.0")
+    assert dict(found.features.front_end) == {"hop_length": 160, "f_max": 8000.0}
+
+
+def test_a_saved_config_comes_back(load):
+    found = load("train: {lr: 0.5}\nfeatures: {front_end: {hop_length: 160}}", "data.label", "category")
+    tree = config.to_dict(found)
+    assert type(tree) is dict and type(tree["features"]["front_end"]) is dict and tree["data"]["label"] == "category"
+    again = config.from_dict(tree)
+    assert config.to_dict(again) == tree
+    tree["train"]["epochs"] = 99
+    assert again.train.epochs == found.train.epochs != 99
+    with pytest.raises(UserError, match="unknown key train.lrr"):
+        config.from_dict({"train": {"lrr": 1}})
+
+
+def test_a_loaded_config_cannot_be_changed(load):
+    found = load("features: {front_end: {hop_length: 160}}")
+    for node, key in ((found, "task"), (found.train, "lr"), (found.features.front_end, "hop_length")):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(node, key, 1)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parts[-3]}/{path.name}")
+def test_the_recipes_configs_load(path):
+    assert config.load(path).data.metadata
+
+
+def test_paths_are_found_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "user" / "a.wav").touch()
+    monkeypatch.chdir(tmp_path / "recipe")
+    assert config.find("a.wav") == Path("a.wav")
+    monkeypatch.setenv("RECIPE_CALLER", str(tmp_path / "user"))
+    assert config.find("a.wav") == tmp_path / "user" / "a.wav"
+    assert config.find("conf/b.yaml") == Path("conf/b.yaml")
+    assert config.find(tmp_path / "c.wav") == tmp_path / "c.wav"

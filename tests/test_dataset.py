@@ -1,0 +1,143 @@
+"""Which clips come in which order and excerpt: against what can be read off clips whose values are their numbers."""
+
+import numpy as np
+import paddle
+import pytest
+from paddletag import config, dataset, frontend
+from prepared import LABELS, prepare
+
+CLIPS, FRAMES = 22, 6
+
+
+def numbered():
+    """Records and features in which every value of clip i is i."""
+    records = [{"id": f"clip{i}", "labels": [LABELS[i % 2]]} for i in range(CLIPS)]
+    return records, {record["id"]: np.full((FRAMES, 3), i, np.float16) for i, record in enumerate(records)}
+
+
+def settings(size=4, seed=0, **augment):
+    tree = config.defaults()
+    tree.train.batch_size, tree.train.seed = size, seed
+    tree.augment.update(augment)
+    return tree
+
+
+def batches(records, features, epoch=0, rank=0, ranks=1, frames=FRAMES, **options):
+    tree = settings(**options)
+    return dataset.TrainBatches(records, LABELS, features, frontend.MN, frames, tree, epoch, rank, ranks)
+
+
+def read(items):
+    return [items[i] for i in range(len(items))]
+
+
+def numbers(items):
+    return np.concatenate([log_mel[:, 0, 0] for log_mel, _ in read(items)]).astype(int)
+
+
+def test_an_epoch_meets_every_clip_at_most_once_with_its_own_label():
+    items = batches(*numbered())
+    met = numbers(items)
+    assert len(items) == 5 and len(set(met)) == len(met) == 20 and set(met) <= set(range(CLIPS))
+    targets = np.concatenate([targets for _, targets in read(items)])
+    np.testing.assert_array_equal(targets.argmax(1), met % 2)
+    np.testing.assert_array_equal(targets.sum(1), 1)
+    assert set(np.concatenate([numbers(batches(*numbered(), epoch=e)) for e in range(4)])) == set(range(CLIPS))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    first = numbers(batches(*numbered()))
+    np.testing.assert_array_equal(numbers(batches(*numbered())), first)
+    for other in ({"epoch": 1}, {"seed": 1}):
+        assert (numbers(batches(*numbered(), **other)) != first).any()
+    assert (first != np.sort(first)).any()
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("data"))
+
+
+ALL = dict(roll=0.05, gain=6.0, freq_mask=20, time_mask=5, frames=20)
+
+
+def test_an_item_does_not_depend_on_what_was_read_before(sounds):
+    options = dict(ALL, mixup=0.4, epoch=3)
+    forward = read(batches(*sounds, **options))
+    items = batches(*sounds, **options)
+    for i in reversed(range(len(items))):
+        for found, expected in zip(items[i], forward[i], strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_augmentation_changes_from_epoch_to_epoch(sounds):
+    records, features = sounds
+    one = records[:1] * 4  # the same clip, whatever the order
+    first, second = (batches(one, features, epoch=e, **ALL)[0][0] for e in (0, 1))
+    assert all((a != b).any() for a, b in zip(first, second, strict=True))
+    assert all((first[i] != first[j]).any() for i in range(4) for j in range(i))
+
+
+def test_two_ranks_share_the_step_of_one_rank(sounds):
+    whole = read(batches(*sounds, size=8, **ALL))
+    halves = [read(batches(*sounds, size=4, rank=rank, ranks=2, **ALL)) for rank in (0, 1)]
+    assert len(whole) == len(halves[0]) == len(halves[1]) == 3
+    for one, *two in zip(whole, *halves, strict=True):
+        for k in (0, 1):
+            np.testing.assert_array_equal(np.concatenate([part[k] for part in two]), one[k])
+
+
+def test_ranks_mix_with_different_shares(sounds):
+    records, features = sounds
+    same = records[:2] * 4
+    shares = [batches(same, features, rank=rank, ranks=2, mixup=1.0, size=4)[0][1].max(1) for rank in (0, 1)]
+    assert (shares[0] != shares[1]).any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_gives_the_items_in_order(sounds, workers):
+    items = batches(*sounds, mixup=0.4, **ALL)
+    loaded = list(dataset.loader(items, workers))
+    assert len(loaded) == len(items) == 6
+    for (log_mel, targets), (expected_log_mel, expected_targets) in zip(loaded, read(items), strict=True):
+        assert isinstance(log_mel, paddle.Tensor) and log_mel.dtype == targets.dtype == paddle.float32
+        np.testing.assert_array_equal(log_mel.numpy(), expected_log_mel)
+        np.testing.assert_array_equal(targets.numpy(), expected_targets)
+
+
+def test_purposes_do_not_share_a_stream():
+    drawn = [dataset.random(purpose, 1, 2).integers(2**62) for purpose in ("order", "clip", "mixup", "dropout")]
+    assert len(set(drawn)) == 4
+
+
+@pytest.mark.parametrize("length", [1, 7, 100])
+def test_windows_cover_the_clip(length):
+    for frames in range(1, 6 * length + 1):
+        starts = dataset.window_starts(frames, length)
+        heard = np.zeros(max(frames, length), int)
+        for start in starts:
+            assert 0 <= start <= max(frames - length, 0)
+            heard[start : start + length] += 1
+        assert (heard[:frames] == 0).sum() <= 0.05 * length
+        assert (len(starts) - 1) * length < frames or len(starts) == 1  # not one more than needed
+        if frames % length == 0:
+            np.testing.assert_array_equal(starts, np.arange(0, frames, length))
+
+
+def test_windows_come_in_full_batches_with_the_keys_of_their_clips():
+    generator = np.random.default_rng(0)
+    sizes = {"a": 5, "b": 12, "c": 10}
+    clips = {key: generator.standard_normal((size, 3)).astype(np.float16) for key, size in sizes.items()}
+    found = list(dataset.windows(clips.items(), 5, 4))
+    assert [keys for keys, _ in found] == [["a", "b", "b", "b"], ["c", "c"]]
+    cut = [clips["a"], clips["b"][:5], clips["b"][4:9], clips["b"][7:], clips["c"][:5], clips["c"][5:]]
+    middle = found[0][1][2]  # starts at 3.5, rounded either way
+    assert any(np.array_equal(middle, clips["b"][s : s + 5]) for s in (3, 4))
+    for window, expected in zip(np.delete(np.concatenate([b for _, b in found]), 2, 0), cut[:2] + cut[3:], strict=True):
+        assert window.dtype == np.float32
+        np.testing.assert_array_equal(window, expected)
+
+
+def test_multi_hot():
+    records = [{"labels": ["b"]}, {"labels": ["a", "c"]}, {"labels": []}]
+    np.testing.assert_array_equal(dataset.multi_hot(records, ["a", "b", "c"]), [[0, 1, 0], [1, 0, 1], [0, 0, 0]])

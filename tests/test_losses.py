@@ -1,0 +1,65 @@
+"""Losses and activations: against scikit-learn, scipy and the formulas."""
+
+import numpy as np
+import paddle
+import pytest
+import scipy.special
+import sklearn.metrics
+from paddletag import losses
+
+GENERATOR = np.random.default_rng(0)
+LOGITS = (3 * GENERATOR.standard_normal((7, 4))).astype(np.float32)
+NUMBERS = np.array([0, 3, 1, 1, 2, 0, 3])
+ONE_HOT = np.eye(4, dtype=np.float32)[NUMBERS]
+MULTI_HOT = (GENERATOR.uniform(size=(7, 4)) < 0.4).astype(np.float32)
+MIXED = 0.7 * ONE_HOT + 0.3 * ONE_HOT[::-1]
+
+
+def loss(task, targets, **options):
+    return float(losses.loss(task, paddle.to_tensor(LOGITS), paddle.to_tensor(targets.astype(np.float32)), **options))
+
+
+def test_single_label_is_the_log_loss():
+    expected = sklearn.metrics.log_loss(NUMBERS, scipy.special.softmax(LOGITS.astype(float), axis=1))
+    assert loss("single_label", ONE_HOT) == pytest.approx(expected, rel=1e-5)
+
+
+def test_multi_label_is_the_mean_log_loss_of_the_labels():
+    scores = scipy.special.expit(LOGITS.astype(float))
+    expected = np.mean([sklearn.metrics.log_loss(MULTI_HOT[:, c], scores[:, c], labels=[0, 1]) for c in range(4)])
+    assert loss("multi_label", MULTI_HOT) == pytest.approx(expected, rel=1e-5)
+
+
+def cross_entropy(targets):
+    return -(targets * scipy.special.log_softmax(LOGITS.astype(float), axis=1)).sum(1).mean()
+
+
+def test_targets_may_be_fractions():
+    assert loss("single_label", MIXED) == pytest.approx(cross_entropy(MIXED), rel=1e-5)
+    both = scipy.special.log_expit(LOGITS.astype(float)), scipy.special.log_expit(-LOGITS.astype(float))
+    expected = -(MIXED * both[0] + (1 - MIXED) * both[1]).mean()
+    assert loss("multi_label", MIXED) == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_smoothing():
+    smooth = np.where(ONE_HOT == 1, 0.9 + 0.1 / 4, 0.1 / 4)  # Szegedy et al., arXiv 1512.00567
+    assert loss("single_label", ONE_HOT, label_smoothing=0.1) == pytest.approx(cross_entropy(smooth), rel=1e-5)
+    smooth = np.where(MULTI_HOT == 1, 0.95, 0.05)
+    assert loss("multi_label", MULTI_HOT, label_smoothing=0.1) == pytest.approx(loss("multi_label", smooth), rel=1e-6)
+
+
+@pytest.mark.parametrize("task, slope", [("single_label", 1.0), ("multi_label", 0.5)])
+def test_large_logits_give_finite_losses_with_a_slope(task, slope):
+    logits = paddle.to_tensor([[500.0, -500.0]], stop_gradient=False)
+    loss = losses.loss(task, logits, paddle.to_tensor([[0.0, 1.0]]))
+    loss.backward()
+    assert 50 < float(loss) < 2000
+    np.testing.assert_allclose(logits.grad.numpy(), [[slope, -slope]], rtol=1e-6)
+
+
+def test_activation():
+    def scores(task):
+        return losses.activation(task, paddle.to_tensor(LOGITS)).numpy()
+
+    np.testing.assert_allclose(scores("single_label"), scipy.special.softmax(LOGITS, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(scores("multi_label"), scipy.special.expit(LOGITS), rtol=1e-5)

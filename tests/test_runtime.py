@@ -1,0 +1,146 @@
+"""Options, one-line errors and files that are whole or absent."""
+
+import errno
+import os
+import sys
+
+import pytest
+from paddletag import runtime
+from paddletag.runtime import UserError
+
+
+@pytest.fixture
+def parser():
+    parser = runtime.Parser(prog="tool.py")
+    parser.add_argument("--stop-stage", type=int)
+    parser.add_argument("--sample_rate", type=int)
+    parser.add_argument("--opts", nargs="*", default=[])
+    return parser
+
+
+@pytest.mark.parametrize("spelling", ["--stop-stage 3", "--stop_stage 3", "--stop-stage=3", "--stop_stage=3"])
+def test_hyphens_and_underscores_are_one_spelling(parser, spelling):
+    assert parser.parse_args(spelling.split()).stop_stage == 3
+    other = spelling.replace("stop", "sample").replace("stage", "rate")
+    assert parser.parse_args(other.split()).sample_rate == 3
+
+
+def test_values_are_left_as_they_are(parser):
+    options = "--opts data.max_rejected 3 model.name my-net".split()
+    assert parser.parse_args(options).opts == options[1:]
+
+
+@pytest.mark.parametrize("options", ["--stop 3", "--stop-stages 3", "--stop-stage three", "--stop-stage"])
+def test_wrong_options_are_one_line(parser, capsys, options):
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(options.split())
+    assert caught.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("tool.py: error: ") and "--stop" in line and line.count("\n") == 1
+
+
+def failing(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "error, status, words",
+    [
+        (UserError("a.wav: is\n   empty"), 2, "a.wav: is empty"),
+        (OSError(errno.ENOSPC, "", "x.arrow"), 2, "x.arrow: no space left on the disk"),
+        (OSError(errno.ENOSPC, ""), 2, "no space left on the disk"),
+        (OSError(errno.EDQUOT, "", "x.arrow"), 2, "x.arrow: no space left on the disk"),
+        (PermissionError(errno.EACCES, "", "secret.wav"), 2, "secret.wav: permission denied"),
+        (FileNotFoundError(errno.ENOENT, "", "labels.txt"), 2, "labels.txt: no such file or directory"),
+        (FileExistsError(errno.EEXIST, "", "data"), 2, "data: file exists"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_status_and_line(monkeypatch, capsys, error, status, words):
+    monkeypatch.setattr(sys, "argv", ["local/prepare.py"])
+    with pytest.raises(SystemExit) as caught:
+        runtime.run(failing(error))
+    assert caught.value.code == status
+    line = capsys.readouterr().err
+    assert line.startswith("prepare.py: ") and words in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("of no file")])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        runtime.run(failing(error))
+
+
+def test_a_main_that_ends_well_does_not_exit():
+    assert runtime.run(lambda: None) is None
+
+
+def test_atomic_makes_the_folder_and_replaces_the_file(tmp_path):
+    path = tmp_path / "deep" / "er" / "result.txt"
+    for text in ("first", "second"):
+        with runtime.atomic(path) as temporary:
+            assert temporary.parent == path.parent and temporary != path
+            temporary.write_text(text)
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == text
+    assert os.listdir(path.parent) == ["result.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_atomic_leaves_nothing_of_a_failure(tmp_path, error):
+    path = tmp_path / "result.txt"
+    path.write_text("before")
+    with pytest.raises(error), runtime.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert os.listdir(tmp_path) == ["result.txt"] and path.read_text() == "before"
+
+
+def test_atomic_says_which_file_could_not_be_written(tmp_path):
+    with pytest.raises(OSError) as caught, runtime.atomic(tmp_path / "result.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write() raises it: without a name
+    assert caught.value.filename == str(tmp_path / "result.txt")
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_atomic_respects_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        runtime.write_text(tmp_path / "result.txt", "x")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "result.txt").stat().st_mode & 0o777 == mode
+
+
+def test_json(tmp_path):
+    value = {"label": "Hühnerhof", "scores": [0.1, 2], "none": None}
+    runtime.write_json(tmp_path / "a.json", value)
+    assert runtime.read_json(tmp_path / "a.json", "") == value
+    assert "Hühnerhof" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"b\.json: no such file: make it first"):
+        runtime.read_json(tmp_path / "b.json", "make it first")
+    for content in (b"{", b"", b"\xff\xfe"):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.json: not a JSON file"):
+            runtime.read_json(tmp_path / "a.json", "")
+
+
+def test_the_log_goes_to_the_console_and_is_appended_to_a_file(tmp_path, capsys):
+    file = tmp_path / "log" / "run.log"
+    for run in (1, 2):
+        runtime.start_log(file)
+        runtime.log.info("run %d", run)
+        runtime.log.log(runtime.EVAL, "accuracy")
+    runtime.start_log(quiet=True)  # another rank: warnings alone
+    runtime.log.info("of rank 1")
+    runtime.log.warning("a warning")
+    lines = file.read_text().splitlines()
+    assert [line.rpartition(" - ")[2] for line in lines] == ["run 1", "accuracy", "run 2", "accuracy"]
+    assert "[    EVAL]" in lines[1]
+    out = capsys.readouterr().out
+    assert "run 1" in out and "a warning" in out and "of rank 1" not in out
+    runtime.log.handlers.clear()

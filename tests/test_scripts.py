@@ -1,0 +1,60 @@
+"""The stage scripts as a shell meets them: a mistake is one line and exit status 2, before paddle is imported."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+LOCAL = Path(__file__).resolve().parents[1] / "local"
+
+
+@pytest.fixture
+def no_paddle(tmp_path):
+    """A paddle that cannot be imported without being noticed."""
+    (tmp_path / "python" / "paddle").mkdir(parents=True)
+    (tmp_path / "python" / "paddle" / "__init__.py").write_text("raise SystemExit('paddle was imported')\n")
+    return str(tmp_path / "python")
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("train", "", "required: --config, --data, --fold, --exp"),
+        ("train", "--config {yaml} --data {folder} --fold one --exp {folder}/e", "--fold: invalid int value: 'one'"),
+        ("train", "--config nowhere.yaml --data {folder} --fold 1 --exp {folder}/e", "nowhere.yaml: no such config"),
+        ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e", "manifest.jsonl: no such file"),
+        ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e --opts train.lr high", "train.lr"),
+        ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e --device tpu", "invalid choice: 'tpu'"),
+        ("evaluate", "--model nowhere --data {folder}", "nowhere/model.json: no such file"),
+        ("evaluate", "--mode nowhere --data {folder}", "required: --model"),
+        ("summarize", "--exp {folder} --folds 1", "fold1/metrics.json: no such file"),
+        ("audio_tag", "--model nowhere --wav a.wav", "nowhere: neither"),
+        ("audio_tag", "--sample_duration long", "--sample_duration: invalid float value: 'long'"),
+        ("audio_tag", "--model mn04_as --wav a.wav", "fetch_weights.py mn04_as"),
+        ("parse_result", "--tagging_file {folder}/none.npz", "none.npz: no such file"),
+        ("parse_result", "--tagging_file {yaml} --top_k many", "--top_k: invalid int value: 'many'"),
+        ("parse_result", "--tagging_file {yaml} --topk 3", "unrecognized arguments: --topk 3"),
+    ],
+)
+def test_a_mistake_is_one_line_before_paddle_is_imported(script, no_paddle, tmp_path, name, options, words):
+    (tmp_path / "empty.yaml").write_text("")
+    options = options.format(yaml=tmp_path / "empty.yaml", folder=tmp_path).split()
+    done = script(f"local/{name}.py", *options, PYTHONPATH=no_paddle, PADDLETAG_HOME=str(tmp_path / "cache"))
+    *usage, line = done.stderr.splitlines()
+    assert done.returncode == 2, done.stderr
+    assert line.startswith(f"{name}.py: error: ") and words in line
+    assert not [text for text in usage if not text.startswith(("usage:", " "))] and done.stdout == ""
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "summarize", "audio_tag", "parse_result"])
+def test_help(script, no_paddle, name):
+    done = script(f"local/{name}.py", "--help", PYTHONPATH=no_paddle)
+    assert done.returncode == 0 and "--help" in done.stdout and done.stderr == ""
+
+
+def test_no_script_shadows_a_module_of_the_standard_library():
+    stems = {path.stem for path in LOCAL.glob("*.py")}
+    assert stems and not stems & set(sys.stdlib_module_names)
+
+

@@ -1,0 +1,89 @@
+"""RESULTS.md: its numbers against the statistics module, and what it refuses to mix."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+from paddletag import checkpoint, config, models
+from prepared import call, refusal
+
+ACCURACY = {1: 0.95, 2: 0.9, 3: 1.0}
+CONFUSED = {1: [["rain", "wind", 2], ["wind", "rain", 1]], 2: [["rain", "wind", 3], ["sea", "rain", 4]], 3: []}
+
+
+def run(fold, **train):
+    tree = config.to_dict(config.defaults())
+    return {"config": {**tree, "train": {**tree["train"], **train}}, "data": "abc", "fold": fold, "processes": 1}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return models.create_model("mn01_as", 3)
+
+
+@pytest.fixture
+def exp(tmp_path, weights):
+    exp = tmp_path / "mn04"
+    for fold, accuracy in ACCURACY.items():
+        meta = {"backbone": "mn01_as", "labels": ["rain", "sea", "wind"], "task": "single_label", "clip_seconds": 5.0}
+        meta.update(run=run(fold), trained={"epochs": 6, "seconds": 61.4 + fold}, versions={"python": "3.11"})
+        checkpoint.save_model(exp / f"fold{fold}", weights, {**meta, "machine": "a laptop, 2 cores"})
+        sha256 = checkpoint.read_meta(exp / f"fold{fold}")["sha256"]
+        metrics = {"fold": fold, "model": sha256, "accuracy": accuracy, "n": 80, "confused": CONFUSED[fold]}
+        (exp / f"fold{fold}" / "metrics.json").write_text(json.dumps(metrics))
+    return exp
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_mean_and_sample_standard_deviation(exp):
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3, "--command", "bash run.sh --config conf/mn04.yaml")
+    text = (exp / "RESULTS.md").read_text()
+    percent = [100 * value for value in ACCURACY.values()]
+    mean, deviation = statistics.mean(percent), np.std(percent, ddof=1)
+    assert f"**Accuracy (%) {mean:.2f} ± {deviation:.2f} over 3 folds**" in text and "95.00 ± 5.00" in text
+    assert "# Results: mn04\n" in text and "\nbash run.sh --config conf/mn04.yaml\n" in text
+    assert "| 2 | 90.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
+
+
+def test_confused_pairs_are_added_up(exp):
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    lines = (exp / "RESULTS.md").read_text().splitlines()
+    first = lines.index("| True label | Model's label | Clips |") + 2
+    assert lines[first : first + 4] == ["| rain | wind | 5 |", "| sea | rain | 4 |", "| wind | rain | 1 |", ""]
+
+
+def test_one_fold_says_so(exp):
+    call("summarize", "--exp", exp, "--folds", 1, 1)
+    text = (exp / "RESULTS.md").read_text()
+    assert "**Accuracy (%) 95.00 on fold 1 alone**" in text and "±" not in text
+
+
+def test_nothing_is_written_twice(exp, capsys):
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+    before = (exp / "RESULTS.md").stat().st_mtime_ns
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+    assert (exp / "RESULTS.md").stat().st_mtime_ns == before and "is up to date" in capsys.readouterr().out
+
+
+def test_metrics_of_an_earlier_model_are_refused(exp):
+    change(exp / "fold2" / "metrics.json", model="0" * 64)
+    line = refusal("summarize", "--exp", exp, "--folds", 1, 2)
+    assert "fold2/metrics.json" in line and "earlier model" in line and "stage 3" in line
+    assert not (exp / "RESULTS.md").exists()
+
+
+def test_folds_that_were_trained_differently_are_not_averaged(exp):
+    change(exp / "fold3" / "model.json", run=run(3, epochs=7, log_freq=1))
+    line = refusal("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    assert "fold 3" in line and "train.epochs was 10, is 7" in line and "log_freq" not in line
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+
+
+def test_a_fold_that_is_missing(exp):
+    assert "fold7/metrics.json: no such file: evaluate fold 7 first" in refusal(
+        "summarize", "--exp", exp, "--folds", 1, 7
+    )
