@@ -15,7 +15,6 @@ def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--exp", required=True, help="folder that holds fold1, fold2 ...")
     parser.add_argument("--folds", nargs="+", required=True, help="the folds to report")
-    parser.add_argument("--command", default="", help="the command that made them, for the report")
     args = parser.parse_args()
     runtime.start_log()
     exp = Path(args.exp)
@@ -37,7 +36,7 @@ def main():
                 " their mean would say nothing; train one of them again (stage 2)"
             )
     path = exp / "RESULTS.md"
-    text = report(exp.name, runs, args.command)
+    text = report(exp.name, runs)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         log.info("%s is up to date: %s", path, headline(runs))
         return
@@ -55,13 +54,14 @@ def headline(runs):
     return f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} over {len(values)} folds"
 
 
-def report(title, runs, command):
+def report(title, runs):
     """The text of RESULTS.md."""
     meta = runs[0][2]
     columns = METRICS[meta["task"]]
     lines = [f"# Results: {title}", "", f"**{headline(runs)}**", ""]
-    if command:
-        lines += ["```bash", command, "```", ""]
+    commands = dict.fromkeys(run["command"] for _, _, run in runs if run["command"])
+    if commands:
+        lines += ["```bash", *commands, "```", ""]
     names = " | ".join(name for _, name, _, _ in columns)
     lines += [f"| Fold held out | {names} | Clips | Training (s) |", "|---" * (len(columns) + 3) + "|"]
     for fold, metrics, run in runs:

@@ -1,5 +1,6 @@
 """Stage 2: features and a backbone -> a fine-tuned model in a folder that suffices to use it."""
 
+import os
 from pathlib import Path
 
 from paddletag import checkpoint, distributed, manifest, models, runtime, shards
@@ -54,6 +55,7 @@ def main():
             "task": config.task,
             "clip_seconds": config.data.clip_seconds,
             "run": run,
+            "command": os.environ.get("RECIPE_COMMAND", ""),  # of run.sh, for the report of all folds
             "trained": trained,
             "versions": runtime.versions(),
             "machine": runtime.machine(),

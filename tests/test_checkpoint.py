@@ -87,7 +87,7 @@ def test_a_half_copied_folder(folder):
 
 def test_no_model_at_all(tmp_path):
     assert "stage 2" in refusal(tmp_path)
-    with pytest.raises(runtime.UserError, match="nowhere: neither the folder of a trained model nor a backbone"):
+    with pytest.raises(runtime.UserError, match="nowhere: neither the folder of a trained model"):
         checkpoint.load_model("nowhere")
 
 

@@ -6,14 +6,13 @@ The cache is $PADDLETAG_HOME, by default ~/.cache/paddletag.
 from paddletag import models, runtime, weights
 from paddletag.runtime import UserError
 
-
 KNOWN = [name for name in models.list_models() if models.entry(name).url]
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(KNOWN)}")
-    parser.add_argument("--from", dest="source", default=None, metavar="FILE", help="a copy of the original weight file")
+    parser.add_argument("--from", dest="source", default=None, metavar="FILE", help="a copy of the original file")
     args = parser.parse_args()
     runtime.start_log()
     entry = models.entry(args.name)

@@ -48,7 +48,8 @@ def describe(source):
             "clip_seconds": 10.0,  # AudioSet's
             "sha256": runtime.read_json(weights.installed(source).with_suffix(".json"), "")["sha256"],
         }
-    raise UserError(f"{source}: neither the folder of a trained model nor a backbone ({', '.join(models.ENTRIES)})")
+    backbones = ", ".join(models.list_models())
+    raise UserError(f"{source}: neither the folder of a trained model (stage 2 makes it) nor a backbone: {backbones}")
 
 
 def load_model(source):
