@@ -45,9 +45,9 @@ def main():
     manifest.write(data, records, labels, rejected)
     runtime.write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
-    counts = Counter(record["fold"] for record in records)
+    counts = dict(sorted(Counter(record["fold"] for record in records).items()))
     hours = sum(record["seconds"] for record in records) / 3600
-    log.info("%d clips, %.2f hours, %d labels, clips per fold: %s", len(records), hours, len(labels), dict(sorted(counts.items())))
+    log.info("%d clips, %.2f hours, %d labels, clips per fold: %s", len(records), hours, len(labels), counts)
     if rejected:
         log.warning("%d files cannot be used: see %s", len(rejected), data / manifest.REJECTED)
     log.info("wrote %s", data / manifest.NAME)

@@ -142,6 +142,9 @@ def test_settings():
         frontend.MN.replace(sample_rate=16000)  # a bank up to 15 kHz does not fit 16 kHz audio
     with pytest.raises(UserError, match="no such setting"):
         frontend.MN.replace(mels=64)
+    with pytest.raises(UserError, match=r"features\.front_end\.hop_length must be an integer, not 160\.5"):
+        frontend.MN.replace(hop_length=160.5)
+    assert frontend.MN.replace(floor="1e-4", f_min=20).floor == 1e-4  # as YAML reads them
     assert frontend.from_dict(frontend.MN.to_dict()) == frontend.MN
     other = frontend.MN.replace(f_max=14e3)
     assert len({frontend.MN.folder(5), frontend.MN.folder(10), frontend.PANNS.folder(5), other.folder(5)}) == 4

@@ -59,7 +59,7 @@ def test_a_byte_order_mark_and_windows_line_ends(read):
         ("filename,fold,target\na.wav,1,0\n", "no column 'category' (data.label); its columns: filename, fold, target"),
         ("filename,target,category\na.wav,0,dog\n", "no column 'fold' (data.fold)"),
         ("filename,fold,category\na.wav,1,dog\n", "no column 'target' (data.index)"),
-        ("file,fold,target,category\na.wav,1,0,dog\n", "data.audio 'audio/{filename}' names a column that is not there"),
+        ("file,fold,target,category\na.wav,1,0,dog\n", "'audio/{filename}' names a column that is not there"),
         (HEADER.replace(",", ";") + "a.wav;1;0;dog\n", "no column 'category'"),
         (HEADER + "a.wav,1,0,dog\nb.wav,2,0\n", "meta.csv:3: has fewer fields than the header"),
         (HEADER + "a.wav,1,0,dog\n\n\nb.wav,2,0,dog,x\n", "meta.csv:5: has more fields than the header"),
@@ -83,7 +83,7 @@ def test_refused_tables(read, tmp_path, text, words):
     assert str(caught.value).startswith(str(tmp_path / "meta.csv")) and words in str(caught.value)
 
 
-@pytest.mark.parametrize("audio", ["{}", "{filename.x}", "{filename:d}", "{filename[a]}", "{nowhere}", "{0}", "{filename"])
+@pytest.mark.parametrize("audio", "{} {0} {nowhere} {filename {filename.x} {filename:d} {filename[a]}".split())
 def test_refused_names_of_files(read, audio):
     with pytest.raises(UserError, match="data.audio"):
         read(HEADER + "a.wav,1,0,dog\n", "data.audio", audio)
@@ -108,7 +108,8 @@ def records(tmp_path):
     rows = []
     for n, (label, fold) in enumerate((("dog", 1), ("dog", 2), ("rain", 1), ("rain", 2))):
         soundfile.write(tmp_path / f"{n}.wav", np.zeros(800), 8000)
-        rows.append({"id": str(n), "audio": str(tmp_path / f"{n}.wav"), "labels": [label], "fold": fold, "seconds": 0.1})
+        path = str(tmp_path / f"{n}.wav")
+        rows.append({"id": str(n), "audio": path, "labels": [label], "fold": fold, "seconds": 0.1})
     return rows
 
 

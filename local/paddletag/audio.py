@@ -17,7 +17,8 @@ class AudioError(UserError):
 
 
 SIZES = {  # what libsndfile's log calls the number of bytes that a header promises
-    "WAV": "data", "WAVEX": "data", "AIFF": "SSND", "AU": "Data Size", "CAF": "data", "W64": "riff", "RF64": "Riff size",
+    "WAV": "data", "WAVEX": "data", "CAF": "data", "AIFF": "SSND", "AU": "Data Size", "W64": "riff",
+    "RF64": "Riff size",
 }  # fmt: skip
 TRUNCATED = "truncated: its header promises more sound than the file holds"
 LOUDEST = 1e12  # beyond any scale that sound is written in (1 is full scale); its power would overflow float32
@@ -47,12 +48,12 @@ def probe(path):
             kind, header = sound.format, sound.extra_info
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"{path}: not a sound file that libsndfile can read ({_reason(error)})") from None
-    if info.frames <= 0:
-        raise AudioError(f"{path}: has zero samples")
     if info.frames >= 2**62:  # libsndfile's "unknown"; it cannot seek in such a file
         raise AudioError(f"{path}: does not say how long it is (was it written to a pipe?): convert it")
     if _cut_short(path, kind, header):
         raise AudioError(f"{path}: {TRUNCATED}")
+    if info.frames <= 0:
+        raise AudioError(f"{path}: has zero samples")
     return info
 
 

@@ -152,11 +152,11 @@ def _merge(config, tree, where, prefix=""):
         if not free and isinstance(config[key], CfgNode):
             _merge(config[key], value, where, f"{name}.")
         else:
-            config[key] = value if free else _typed(value, config[key], name, where)
+            config[key] = value if free else typed(value, config[key], f"{where}: {name}")
 
 
-def _typed(value, default, name, where):
-    """`value` as the type of `default`. YAML reads 1e-4 as text and 1 as an integer: both pass for a float."""
+def typed(value, default, name):
+    """`value` as the type of `default`, or a UserError that names `name`. YAML reads 1e-4 as text and 1 as an integer: both pass for a float."""
     kind = type(default)
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
@@ -169,7 +169,7 @@ def _typed(value, default, name, where):
         return str(value)
     if type(value) is kind:
         return value
-    raise UserError(f"{where}: {name} must be {_KINDS[kind]}, not {value!r}")
+    raise UserError(f"{name} must be {_KINDS[kind]}, not {value!r}")
 
 
 _KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}

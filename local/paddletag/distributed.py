@@ -45,7 +45,7 @@ def init(device="cpu"):
     paddle.set_device(device)
     if world_size() < 2:
         return
-    _die_with_parent()
+    die_with_parent()
     if rank() > 0:
         _await_master()
     with contextlib.redirect_stderr(io.StringIO()):  # Paddle prints a banner of its modified flags
@@ -116,7 +116,7 @@ def _await_master():
         time.sleep(0.05)
 
 
-def _die_with_parent():
+def die_with_parent():
     """Ask Linux to kill this process when its parent dies: otherwise a worker outlives a killed launcher."""
     with contextlib.suppress(OSError, AttributeError):  # no such thing on other systems
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
@@ -129,8 +129,8 @@ def _work(command):
     looks once a second, may blame any of them and answers 1 whatever the script's status was. So each rank has a
     parent that sees it end, killed or not, and the first writes "rank local_rank status" to `failed` beside the logs.
     """
-    _die_with_parent()
-    worker = subprocess.Popen([sys.executable, "-u", *command], preexec_fn=_die_with_parent)
+    die_with_parent()
+    worker = subprocess.Popen([sys.executable, "-u", *command], preexec_fn=die_with_parent)
     for number in (signal.SIGTERM, signal.SIGINT):  # the worker got it too: stay to see what it does
         signal.signal(number, signal.SIG_IGN)
     status = worker.wait()

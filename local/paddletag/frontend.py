@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import scipy.fft
 
-from paddletag import audio
+from paddletag import audio, config
 from paddletag.runtime import UserError
 
 BLOCK = 64  # frames per FFT call: the block's buffers stay in a core's cache, and memory does not grow with the clip
@@ -55,11 +55,13 @@ class FrontEnd:
             raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural or db")
 
     def replace(self, **settings):
-        """A copy with other settings. UserError for a setting that does not exist."""
-        known = {field.name: field.type for field in dataclasses.fields(self)} | {"name": None}
-        for key in settings:
-            if key not in known or key == "name":
-                raise UserError(f"features.front_end.{key}: no such setting; there are: {', '.join(sorted(known))}")
+        """A copy with other settings. UserError for a setting that does not exist, or a value of another type."""
+        known = [field.name for field in dataclasses.fields(self) if field.name != "name"]
+        for key, value in settings.items():
+            name = f"features.front_end.{key}"
+            if key not in known:
+                raise UserError(f"{name}: no such setting; there are: {', '.join(known)}")
+            settings[key] = config.typed(value, getattr(self, key), name)
         return dataclasses.replace(self, **settings)
 
     def to_dict(self):

@@ -59,14 +59,16 @@ def read_table(config, raw):
             if len(names) != 1 or not row[settings.index].isdecimal():
                 raise UserError(f"{table}:{line}: {settings.index}={row[settings.index]!r} is not one label's number")
             number = int(row[settings.index])
-            if numbers.setdefault(names[0], number) != number:
-                raise UserError(f"{table}:{line}: label {names[0]!r} has number {number} here, {numbers[names[0]]} above")
+            first = numbers.setdefault(names[0], number)
+            if first != number:
+                raise UserError(f"{table}:{line}: label {names[0]!r} has number {number} here, {first} above")
         if not row[settings.fold].isdecimal():
             raise UserError(f"{table}:{line}: {settings.fold}={row[settings.fold]!r} is not the number of a fold")
         try:
             file = Path(raw) / settings.audio.format_map(row)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
-            raise UserError(f"{table}: data.audio {settings.audio!r} names a column that is not there: {error}") from None
+            what = f"data.audio {settings.audio!r} names a column that is not there"
+            raise UserError(f"{table}: {what}: {error}") from None
         records.append({"id": file.stem, "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
     if len(set(numbers.values())) < len(numbers):
         number = Counter(numbers.values()).most_common(1)[0][0]
@@ -126,7 +128,7 @@ def check(records, labels):
         if len(folds[name]) == 1:
             only = next(iter(folds[name]))
             raise UserError(
-                f"data.label: {name!r} occurs in fold {only} only: a model tested on fold {only} would never have met it;"
+                f"data.label: {name!r} occurs in fold {only} only: a model tested on that fold would never have met it;"
                 " give it clips in other folds, or leave it out"
             )
 

@@ -152,7 +152,8 @@ def progress(iterable=None, **kwargs):
 def versions():
     """{package: version} of what can change a result."""
     found = {"python": platform.python_version()}
-    for package in ("paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "soxr", "soundfile", "pyarrow", "scikit-learn"):
+    packages = "paddlepaddle paddlepaddle-gpu numpy scipy soxr soundfile pyarrow scikit-learn"
+    for package in packages.split():
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

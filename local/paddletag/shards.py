@@ -34,7 +34,8 @@ class Features:
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
                 for batch in batches:
                     batch.validate(full=True)  # reading through a wrong offset would kill the process
-                rows = [pair for b in batches for pair in zip(b["id"].to_pylist(), b["source"].to_pylist(), strict=True)]
+                columns = [(batch["id"].to_pylist(), batch["source"].to_pylist()) for batch in batches]
+                rows = [row for column in columns for row in zip(*column, strict=True)]
             except FileNotFoundError:
                 continue  # rank 0 has just removed it: `extract`
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -145,8 +146,9 @@ class _Writer:
 
     def flush(self):
         if self.rows:
-            columns = [pa.array(column, kind) for column, (_, kind) in zip(zip(*self.rows, strict=True), FIELDS, strict=True)]
-            self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
+            columns = zip(*self.rows, strict=True)
+            arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, FIELDS, strict=True)]
+            self.writer.write_batch(pa.record_batch(arrays, schema=self.schema))
             self.rows, self.size = [], 0
 
     def __enter__(self):
@@ -194,7 +196,7 @@ class _Workers:
 def _start_worker():
     # Ctrl-C is for the parent to handle: a worker that it meets in the queue's lock would keep that lock for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    distributed._die_with_parent()
+    distributed.die_with_parent()
 
 
 def _one(job):
