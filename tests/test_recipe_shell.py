@@ -18,8 +18,8 @@ STUB = """
 import json, os, sys, time
 name, words = os.path.basename(sys.argv[0])[:-3], sys.argv[1:]
 fold = words[words.index("--fold") + 1] if "--fold" in words else "-"
-keys = "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS RECIPE_CALLER RECIPE_COMMAND PADDLETAG_PROGRESS PADDLE_TRAINERS_NUM".split()
-call = {"name": name, "argv": words, "cwd": os.getcwd(), "env": {key: os.environ.get(key) for key in keys}}
+keys = "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS RECIPE_CALLER RECIPE_COMMAND PADDLETAG_PROGRESS PADDLE_TRAINERS_NUM"
+call = {"name": name, "argv": words, "cwd": os.getcwd(), "env": {key: os.environ.get(key) for key in keys.split()}}
 open(f"{os.environ['RECORDS']}/{time.time_ns()}.json", "w").write(json.dumps({**call, "began": time.time()}))
 print(name, "says", fold)
 behaviour = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(f"{name} {fold}", {})

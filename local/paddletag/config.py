@@ -156,7 +156,10 @@ def _merge(config, tree, where, prefix=""):
 
 
 def typed(value, default, name):
-    """`value` as the type of `default`, or a UserError that names `name`. YAML reads 1e-4 as text and 1 as an integer: both pass for a float."""
+    """`value` as the type of `default`; UserError with the key's `name` if it is of another.
+
+    YAML reads 1e-4 as text and 1 as an integer: both pass for a float.
+    """
     kind = type(default)
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:

@@ -50,7 +50,7 @@ class FrontEnd:
             raise UserError(f"front end {self.name}: win_length {self.win_length} must lie in 1..n_fft = {self.n_fft}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             nyquist = self.sample_rate / 2
-            raise UserError(f"front end {self.name}: f_min {self.f_min}, f_max {self.f_max}: not within 0..{nyquist} Hz")
+            raise UserError(f"front end {self.name}: f_min {self.f_min}, f_max {self.f_max} not in 0..{nyquist} Hz")
         if self.mel_scale not in ("kaldi", "slaney") or self.log not in ("natural", "db"):
             raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural or db")
 
