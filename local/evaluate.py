@@ -32,13 +32,13 @@ def main():
             f"{args.data}: its clips, labels or folds are not those that {folder} was trained with, so that fold {fold}"
             " may hold clips that it has met: train again (stage 2), with another --exp"
         )
-    data = manifest.digest(records)
+    features = shards.open_features(args.data, checkpoint.front_end(meta), meta["clip_seconds"], records)
+    data = f"{manifest.digest(records)}-{features.digest(records)}"
     metrics_file, scores_file = folder / "metrics.json", folder / "scores.npz"
     before = runtime.read_json(metrics_file, "") if metrics_file.exists() and scores_file.exists() else {}
     if (before.get("model"), before.get("data")) == (meta["sha256"], data):
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
-    features = shards.open_features(args.data, checkpoint.front_end(meta), meta["clip_seconds"], records)
 
     from paddletag import dataset, engine, metrics
 

@@ -28,7 +28,8 @@ def main():
     if counts["rejected"]:
         log.warning("%d clips cannot be used: see %s/%s", counts["rejected"], args.data, manifest.REJECTED)
     if counts["made"]:
-        log.info("wrote the log-mels of %d clips to %s (%d were there)", counts["made"], folder, counts["kept"])
+        kept = f" ({counts['kept']} were there)" if counts["kept"] else ""
+        log.info("wrote the log-mels of %d clips to %s%s", counts["made"], folder, kept)
     else:
         log.info("%s is up to date: %d clips", folder, counts["kept"])
 

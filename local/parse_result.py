@@ -1,4 +1,4 @@
-"""Stage 5: tagging results (npz) -> text: per window its time and its top labels."""
+"""Stage 5: tagging results (npz) -> text: per window its time, as a fraction of the file, and its top labels."""
 
 from pathlib import Path
 

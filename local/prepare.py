@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from paddletag import config as configs
-from paddletag import download, manifest, runtime
+from paddletag import download, manifest, models, runtime
 from paddletag.runtime import UserError, log
 
 
@@ -22,15 +22,17 @@ def main():
     args = parser.parse_args()
     config = configs.load(args.config, args.opts)
     runtime.start_log()
+    models.warn_of_missing_weights(config)  # before hours of work that would end in stage 2
     data = Path(args.data)
 
-    raw = (Path(args.raw) if args.raw else fetch(config, data)).resolve()
-    if not raw.is_dir():
-        raise UserError(f"{raw}: no such folder ({'--raw' if args.raw else 'data.root'})")
     state = data / "prepare.json"
     before = runtime.read_json(state, "") if state.exists() else {}
+    again = before.get("raw") if not (data / "raw").exists() else None  # where it was given last time
+    raw = Path(args.raw or again or fetch(config, data)).resolve()
+    if not raw.is_dir():
+        raise UserError(f"{raw}: no such folder ({'--raw' if args.raw else 'data.root'})")
     if before and before["raw"] != str(raw):
-        raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}")
+        raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}, or remove it")
 
     records, labels = manifest.LAYOUTS[config.data.layout](config, raw)
     manifest.check(records, labels)  # before the headers, which take longer
@@ -63,7 +65,7 @@ def fetch(config, data):
     folder = data / "raw"
     if not folder.exists():
         archive = data / settings.url.rpartition("/")[2]
-        hint = "or get it in another way and give its folder: --raw DIR"
+        hint = "get it in another way, and give its folder: --raw DIR"
         download.fetch(settings.url, archive, md5=settings.md5, hint=hint)
         download.unpack(archive, folder)
         archive.unlink()

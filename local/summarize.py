@@ -28,8 +28,8 @@ def main():
         file = exp / f"fold{fold}" / "metrics.json"
         if metrics["model"] != meta["sha256"]:
             raise UserError(f"{file}: is of an earlier model: evaluate fold {fold} again (stage 3)")
-        first = runs[0][2]["run"]
-        changed = list(checkpoint.differences({**first, "fold": fold}, {**meta["run"], "fold": fold}))
+        own = {"fold": fold, "sound": None}  # what each fold has of its own
+        changed = list(checkpoint.differences({**runs[0][2]["run"], **own}, {**meta["run"], **own}))
         if changed:
             raise UserError(
                 f"{exp}: fold {fold} was trained in another way than fold {runs[0][0]}: {'; '.join(changed)}:"

@@ -26,7 +26,13 @@ def main():
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     front_end = models.front_end(config)
     features = shards.open_features(args.data, front_end, config.data.clip_seconds, records)
-    run = {"config": configs.to_dict(config), "data": manifest.digest(clips), "fold": args.fold, "processes": ranks}
+    run = {
+        "config": configs.to_dict(config),
+        "data": manifest.digest(clips),
+        "sound": features.digest(records),
+        "fold": args.fold,
+        "processes": ranks,
+    }
     if finished(exp, run):
         log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
         return

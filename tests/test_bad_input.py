@@ -442,7 +442,7 @@ def test_a_full_disk(dataset, tmp_path):
         works(dataset.extract())
         assert len(dataset.features()) == 8
     finally:
-        subprocess.run(["umount", dataset.data.parent], check=True)
+        subprocess.run(["umount", "-l", dataset.data.parent], check=True)
 
 
 @pytest.mark.parametrize("method", ["add", "flush"])

@@ -87,11 +87,14 @@ def test_two_ranks_share_the_step_of_one_rank(sounds):
             np.testing.assert_array_equal(np.concatenate([part[k] for part in two]), one[k])
 
 
-def test_ranks_mix_with_different_shares(sounds):
-    records, features = sounds
-    same = records[:2] * 4
-    shares = [batches(same, features, rank=rank, ranks=2, mixup=1.0, size=4)[0][1].max(1) for rank in (0, 1)]
-    assert (shares[0] != shares[1]).any()
+def test_every_batch_of_every_rank_mixes_in_its_own_way(sounds, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(dataset, "mixup", lambda *args: (drawn.append(args[3].uniform()), args[:2])[1])
+    for _ in range(2):
+        for where in ({"epoch": 0}, {"epoch": 1}, {"rank": 1}, {"seed": 1}):
+            items = batches(*sounds, ranks=2, mixup=0.3, **where)
+            assert items[0] and items[1]
+    assert drawn[:8] == drawn[8:] and len(set(drawn)) == 8
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -165,9 +165,14 @@ features = shards.open_features(data, frontend.MN, settings.data.clip_seconds, r
 training, held_out = manifest.split(records, 1)
 model = models.create_model("mn01_as", 2, seed=distributed.rank())
 engine.train(model, settings, training, labels, features, exp)
-scores = engine.evaluate(model, held_out[:7], features, "single_label", settings.data.clip_seconds, 2)
+read = []
+class Listening:
+    def __getitem__(self, id):
+        read.append(id)
+        return features[id]
+scores = engine.evaluate(model, held_out[:7], Listening(), "single_label", settings.data.clip_seconds, 2)
 state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-np.savez(f"{exp}/rank{distributed.rank()}.npz", scores=scores, **state)
+np.savez(f"{exp}/rank{distributed.rank()}.npz", read=read, scores=scores, **state)
 """
 
 
@@ -184,6 +189,8 @@ def test_two_processes_end_with_one_model_and_every_score(data, tmp_path):
     for rank in (0, 1):
         with np.load(tmp_path / f"rank{rank}.npz") as file:
             ranks.append(dict(file))
+    read = [rank.pop("read").tolist() for rank in ranks]
+    assert sorted(map(len, read)) == [3, 4] and len({*read[0], *read[1]}) == 7
     for name, array in ranks[0].items():  # weights and BatchNorm's statistics, though they began differently
         np.testing.assert_array_equal(array, ranks[1][name], err_msg=name)
     scores = ranks[0].pop("scores")
@@ -202,6 +209,7 @@ class Stub:
     front_end = frontend.MN
 
     def __call__(self, x):
+        assert not paddle.is_grad_enabled()  # it would keep every activation
         return paddle.stack([x.mean([1, 2, 3]), x[:, 0, 0].mean(1)], axis=1)
 
 
@@ -276,7 +284,7 @@ def test_evaluation_does_not_touch_the_model_and_can_be_repeated(trained, data, 
 def test_a_fold_that_the_model_was_trained_on_is_refused(trained, data):
     line = refusal("evaluate", "--model", trained / "fold1", "--data", data, "--fold", 2)
     assert "--fold 2" in line and "was trained on it" in line and "fold 1" in line
-    assert "no such fold; there are: 1, 2, 3" in refusal(
+    assert "no such fold in the data; there are: 1, 2, 3" in refusal(
         "evaluate", "--model", trained / "fold1", "--data", data, "--fold", 9
     )
 

@@ -231,5 +231,20 @@ def test_the_digest_tells_what_a_model_learns_from(records):
 def test_split(records):
     train, held_out = manifest.split(records, 2)
     assert [r["id"] for r in train] == ["0", "2"] and [r["id"] for r in held_out] == ["1", "3"]
-    with pytest.raises(UserError, match="--fold 3: no such fold; there are: 1, 2"):
+    with pytest.raises(UserError, match="fold 3: no such fold in the data; there are: 1, 2"):
         manifest.split(records, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["a/x.wav", "b/y.wav"], ["x", "y"]),
+        (["a/x.wav", "b/x.wav"], ["a/x", "b/x"]),
+        (["x.wav", "x.flac"], ["x.wav", "x.flac"]),
+        (["a/x.wav", "a/x.wav"], ["x", "x"]),  # the same file twice: `check` refuses it
+    ],
+)
+def test_ids_are_as_short_as_they_can_be(names, ids, tmp_path):
+    records = [{"audio": str(tmp_path / name)} for name in names]
+    manifest._shorten_ids(records, tmp_path)
+    assert [record["id"] for record in records] == ids

@@ -92,13 +92,14 @@ def test_all_stages_in_order_with_their_arguments(recipe):
     ]
     prepare, extract, train, evaluate, train2, _, summarize, tag, _ = calls
     opts = ["--opts", "train.epochs", "2", "train.lr", "1e-3"]
-    assert prepare["argv"] == ["--config", "conf/mn04.yaml", "--raw", "", "--data", "data", *opts]
-    assert extract["argv"] == ["--config", "conf/mn04.yaml", "--data", "data", *opts]
-    words = "--config conf/mn04.yaml --data data --fold 1 --exp exp/mn04/fold1 --device cpu"
-    assert train["argv"] == [*words.split(), *opts]
-    assert option(train2, "--exp") == "exp/mn04/fold2"
-    assert option(evaluate, "--model") == option(tag, "--model") == "exp/mn04/fold1"
-    assert summarize["argv"][:5] == ["--exp", "exp/mn04", "--folds", "1", "2"]
+    data, exp = str(recipe.folder / "data"), str(recipe.folder / "exp" / "mn04")
+    assert prepare["argv"] == ["--config", "conf/mn04.yaml", "--raw", "", "--data", data, *opts]
+    assert extract["argv"] == ["--config", "conf/mn04.yaml", "--data", data, *opts]
+    words = ["--config", "conf/mn04.yaml", "--data", data, "--fold", "1", "--exp", f"{exp}/fold1", "--device", "cpu"]
+    assert train["argv"] == [*words, *opts]
+    assert option(train2, "--exp") == f"{exp}/fold2"
+    assert option(evaluate, "--model") == option(tag, "--model") == f"{exp}/fold1"
+    assert summarize["argv"][:5] == ["--exp", exp, "--folds", "1", "2"]
     assert shlex.split(train["env"]["RECIPE_COMMAND"])[2:5] == ["--folds", "1 2", "--jobs"]
     assert {call["cwd"] for call in calls} == {str(recipe.folder)}
     assert {call["env"]["RECIPE_CALLER"] for call in calls} == {str(recipe.user)}
@@ -203,7 +204,7 @@ def test_paths_mean_what_they_mean_to_the_user(recipe):
     assert option(first, "--data") == str(recipe.user / "my data")
     assert option(first, "--config") == "conf/mn04.yaml"
     assert option(second, "--raw") == "data/raw"
-    assert option(third, "--data") == "data" and third["cwd"] == str(recipe.folder)
+    assert option(third, "--data") == str(recipe.folder / "data") and third["cwd"] == str(recipe.folder)
     assert option(fourth, "--config") == str(recipe.user / "conf/mn04.yaml")  # the user's place comes first
     assert option(tag, "--model") == str(recipe.user / "out put" / "fold1")
     assert option(tag, "--wav") == str(recipe.user / "conf/mn04.yaml")

@@ -60,7 +60,7 @@ def check(data, **kwargs):
     for record in records:
         expected = frontend.clip_log_mel(record, FRONT_END, SECONDS).astype(np.float16)
         assert features[record["id"]].dtype == np.float16 and np.array_equal(features[record["id"]], expected)
-        assert features.frames(record["id"]) == len(expected)
+        assert len(features[record["id"]]) == len(expected)
         assert features.source(record["id"]) == manifest.fingerprint(record)
     return features
 
@@ -71,7 +71,7 @@ def test_features_are_the_rounded_log_mels_of_whole_clips(data):
     assert folder == data / "features" / FRONT_END.folder(SECONDS)
     features = check(data)
     seconds = [max(SECONDS, 0.15 + 0.05 * n) for n in range(10)]
-    assert [features.frames(f"clip{n}") for n in range(10)] == [1 + round(32000 * s - 1) // 320 for s in seconds]
+    assert [len(features[f"clip{n}"]) for n in range(10)] == [1 + round(32000 * s - 1) // 320 for s in seconds]
     assert "clip0" in features and "clip10" not in features and features.source("clip10") is None
     with pytest.raises(ValueError, match="read-only"):
         features["clip0"][0] = 0
@@ -108,6 +108,18 @@ def test_one_changed_file_remakes_its_clip_alone(data, workers):
     changed = [name for name, stamp in stamps(folder).items() if before[name] != stamp]
     assert changed == ["000001.arrow"]
     check(data)
+
+
+def test_the_digest_tells_another_sound_under_the_same_name(data):
+    extract(data)
+    records = records_of(data)
+    first = check(data).digest(records)
+    assert check(data).digest(records[::-1]) == first and check(data).digest(records[1:]) != first
+    path = Path(records[3]["audio"])
+    path.touch()  # made again, to the same bits
+    assert extract(data)[1]["made"] == 1 and check(data).digest(records) == first
+    write_clip(path, seed=99, seconds=0.3)
+    assert extract(data)[1]["made"] == 1 and check(data).digest(records) != first
 
 
 def test_a_clip_that_leaves_the_table(data):

@@ -44,8 +44,8 @@ default() { # default NAME VALUE HELP: an option that all recipes have, unless r
   options+=("$1")
   help[$1]=$3
 }
-default data data "folder for the manifest and the features"
-default exp "" "folder for models and results; empty: exp/<name of the config>"
+default data "" "folder for the manifest and the features; empty: data/ in the recipe's folder"
+default exp "" "folder for models and results; empty: exp/<name of the config>/ there"
 default opts "" "settings that override the config, e.g. \"train.epochs 2 train.lr 1e-3\""
 default folds "1" "folds to hold out, one model each"
 default gpus "" "devices, e.g. 0,1,2,3; empty: the CPU"
@@ -124,9 +124,9 @@ done
 for name in data exp; do # what is written lies where the user stands
   [[ ! ${given[$name]:-} || ! ${!name} || ${!name} == /* ]] || printf -v "$name" %s "$caller/${!name}"
 done
-data=${data:-data}
+data=${data:-$PWD/data}
 config_name=${config##*/}
-exp=${exp:-exp/${config_name%.*}}
+exp=${exp:-$PWD/exp/${config_name%.*}}
 export RECIPE_CALLER=$caller # for paths in --opts
 
 # ---------------------------------------------------------------------------------------- devices, processes, Python

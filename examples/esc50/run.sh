@@ -31,4 +31,5 @@ each_fold train_and_evaluate
 stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}"
 stage 4 tag "$python" "$local/audio_tag.py" --model "$exp/fold${fold_list[0]}" --wav "$wav" --data "$data" \
   --output_dir "$exp/tagging" --device "$device"
-stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging" --top_k 5 --output_dir "$exp/tagging"
+tagged=${wav##*/}
+stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging/${tagged:+${tagged%.*}.npz}" --top_k 5 --output_dir "$exp/tagging"

@@ -90,7 +90,7 @@ def load(path, opts=()):
         raise UserError(f"--opts takes pairs of a key and a value, as in: train.lr 1e-4; the last one is {opts[-1]!r}")
     for key, text in zip(opts[::2], opts[1::2], strict=True):
         _merge(config, _option(config, key, text), "--opts")
-    _check(config, path)
+    _check(config, f"{path} with --opts" if opts else path)
     config.freeze()
     return config
 

@@ -41,7 +41,8 @@ def init(device="cpu"):
     if device == "gpu" and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
         from paddletag.runtime import UserError
 
-        raise UserError("--device gpu: Paddle sees no GPU: leave --gpus out, or see tools/install.sh --gpu")
+        raise UserError("--device gpu: Paddle sees no GPU: use the CPU (without --gpus), or see tools/install.sh --gpu")
+    paddle.disable_signal_handler()  # it answers SIGTERM with a C++ stack
     paddle.set_device(device)
     if world_size() < 2:
         return

@@ -69,13 +69,24 @@ def read_table(config, raw):
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             what = f"data.audio {settings.audio!r} names a column that is not there"
             raise UserError(f"{table}: {what}: {error}") from None
-        records.append({"id": file.stem, "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
+        records.append({"id": str(file), "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
     if len(set(numbers.values())) < len(numbers):
         number = Counter(numbers.values()).most_common(1)[0][0]
         names = [name for name in numbers if numbers[name] == number]
         raise UserError(f"{table}: {settings.index}={number} is the number of several labels: {', '.join(names)}")
+    _shorten_ids(records, raw)
     names = {name for record in records for name in record["labels"]}
     return records, sorted(names, key=lambda name: (numbers.get(name, 0), name))
+
+
+def _shorten_ids(records, raw):
+    """Make ids of paths: the file's stem, or where files of two folders share theirs, the path in the raw folder."""
+    paths = [Path(os.path.relpath(record["audio"], raw)) for record in records]
+    stems = [path.stem for path in paths]
+    forms = (stems, [str(path.with_suffix("")) for path in paths], [str(path) for path in paths])
+    ids = next((form for form in forms if len(set(form)) == len(set(paths))), forms[-1])
+    for record, id in zip(records, ids, strict=True):
+        record["id"] = id
 
 
 LAYOUTS = {"csv": read_table}
@@ -221,5 +232,5 @@ def split(records, fold):
     """(training records, held-out records). UserError for a fold that does not exist."""
     folds = sorted({record["fold"] for record in records})
     if fold not in folds:
-        raise UserError(f"--fold {fold}: no such fold; there are: {', '.join(map(str, folds))}")
+        raise UserError(f"fold {fold}: no such fold in the data; there are: {', '.join(map(str, folds))}")
     return [r for r in records if r["fold"] != fold], [r for r in records if r["fold"] == fold]

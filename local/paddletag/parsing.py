@@ -17,7 +17,8 @@ def read(path):
     except KeyError as error:
         raise UserError(f"{path}: not a tagging result: it has no array {error}: run stage 4 again") from None
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
-        raise UserError(f"{path}: not a tagging result, or damaged ({error}): run stage 4 again") from None
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{path}: not a tagging result, or damaged ({reason}): run stage 4 again") from None
     return arrays
 
 

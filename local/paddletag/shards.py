@@ -1,8 +1,10 @@
 """Log-mel spectrograms on disk: Arrow files that are memory-mapped, made in parallel, and kept while they are true."""
 
+import hashlib
 import json
 import multiprocessing
 import signal
+import zlib
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +17,13 @@ from paddletag import audio, distributed, manifest, runtime
 from paddletag.frontend import clip_log_mel
 from paddletag.runtime import UserError
 
-FIELDS = [("id", pa.string()), ("n_frames", pa.int32()), ("source", pa.string()), ("log_mel", pa.binary())]
+FIELDS = [
+    ("id", pa.string()),
+    ("n_frames", pa.int32()),
+    ("source", pa.string()),  # the fingerprint of the sound
+    ("crc", pa.uint32()),  # of log_mel
+    ("log_mel", pa.binary()),  # float16 [n_frames, n_mels]
+]
 BATCH_BYTES = 4 << 20  # rows are written in batches of about this size
 EXTRACT = "run stage 1 first (bash run.sh --stage 1 --stop-stage 1)"
 
@@ -30,6 +38,8 @@ class Features:
         for path in sorted(self.folder.glob("*.arrow")):
             try:
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
+                if reader.schema.names != [name for name, _ in FIELDS]:
+                    raise ValueError("it has other columns")
                 self.n_mels = json.loads(reader.schema.metadata[b"front_end"])["n_mels"]
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
                 for batch in batches:
@@ -52,9 +62,11 @@ class Features:
         """The fingerprint of the sound that the features of `id` were made from, or None."""
         return self._sources.get(id)
 
-    def frames(self, id):
-        batch, row = self._rows[id]
-        return batch["n_frames"][row].as_py()
+    def digest(self, records):
+        """A short name of what the clips of `records` sound like: a model remembers what it was trained on."""
+        rows = ((id, *self._rows[id]) for id in sorted(record["id"] for record in records))
+        text = "".join(f"{id} {batch['crc'][row]}\n" for id, batch, row in rows)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __getitem__(self, id):
         """The log-mel of the whole clip: float16 [frames, n_mels], a read-only view of the file."""
@@ -139,7 +151,8 @@ class _Writer:
         self.writer = pa.ipc.new_file(self.file, schema)
 
     def add(self, id, source, log_mel):
-        self.rows.append((id, len(log_mel), source, log_mel.tobytes()))
+        content = log_mel.tobytes()
+        self.rows.append((id, len(log_mel), source, zlib.crc32(content), content))
         self.size += log_mel.nbytes
         if self.size >= BATCH_BYTES:
             self.flush()

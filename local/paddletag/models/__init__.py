@@ -72,12 +72,23 @@ def front_end(config):
     """The front end that a config asks for: the backbone's own, with a warning where settings replace it."""
     own = entry(config.model.name).front_end
     changed = dict(config.features.front_end)
+    front_end = own.replace(**changed)
     if changed:
         log.warning(
             "the weights of %s were trained with another front end: features.front_end sets %s",
             *(config.model.name, ", ".join(f"{key}={value}" for key, value in changed.items())),
         )
-    return own.replace(**changed)
+    return front_end
+
+
+def warn_of_missing_weights(config):
+    """Say early what stage 2 would stop at: pretrained weights that are not in the cache."""
+    entry(config.model.name)
+    if config.model.weights == "pretrained":
+        try:
+            weights.installed(config.model.name)
+        except UserError as error:
+            log.warning("stage 2 will stop: %s", error)
 
 
 def audioset_labels(path=AUDIOSET_LABELS):
