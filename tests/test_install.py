@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.10", "3.11", "3.12")
 
 
-def pins(python, dev=True):
-    """{name: version} of requirements.lock on that Python."""
+def pins(python, extras=("dev", "parity")):
+    """{name: version} of requirements.lock on that Python, with some of what is optional."""
     found = {}
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         text, _, comment = line.partition("#")
-        if not text.strip() or (comment.strip() == "dev" and not dev):
+        if not text.strip() or (comment.strip() in ("dev", "parity") and comment.strip() not in extras):
             continue
         pin = Requirement(text)
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):
@@ -37,9 +37,13 @@ def pins(python, dev=True):
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_dependency_is_pinned_within_its_range(python):
     project = read_configuration(ROOT / "pyproject.toml", ignore_option_errors=False)["project"]
-    for requirements, dev in ((project["dependencies"], False), (project["optional-dependencies"]["dev"], True)):
-        locked = pins(python, dev)
+    extras = project["optional-dependencies"]
+    assert sorted(extras) == ["dev", "parity"]
+    for extra, requirements in {"": project["dependencies"], **extras}.items():
+        locked = pins(python, (extra,))
         for requirement in map(Requirement, requirements):
+            if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
+                continue
             name = canonicalize_name(requirement.name)
             assert name in locked, f"{name} is not in requirements.lock"
             assert locked[name] in requirement.specifier, f"{requirement}: the lock has {locked[name]}"

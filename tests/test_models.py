@@ -44,37 +44,182 @@ def test_weights_of_another_architecture(cache):
 
 def test_weights_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="tools/fetch_weights.py mn04_as"):
-        models.create_model("mn04_as", pretrained=True)
-    with pytest.raises(UserError, match="no pretrained weights"):
-        models.create_model("mn02_as", pretrained=True)
+    for name in ("mn04_as", "mn02_as"):
+        with pytest.raises(UserError, match=f"tools/fetch_weights.py {name}"):
+            models.create_model(name, pretrained=True)
 
 
-@pytest.mark.parametrize("name", models.list_models())
-def test_shapes_and_lengths(name):
-    """Any input from 0.3 s up gives logits and embeddings; a head of any size; the same seed the same weights."""
-    model = models.create_model(name, num_classes=7, seed=3).eval()
-    for frames in (30, 101):
-        x = paddle.randn([2, frames, model.front_end.n_mels])
+@pytest.fixture(scope="module", params=models.list_models())
+def built(request):
+    """(name, model with a head of 7): built once for the tests below, which run name by name."""
+    return request.param, models.create_model(request.param, num_classes=7, seed=3).eval()
+
+
+def features(model, seconds):
+    front_end = model.front_end
+    return engine.to_input(model, paddle.randn([2, front_end.frames(front_end.samples(seconds)), front_end.n_mels]))
+
+
+def test_shapes_and_lengths(built):
+    """Any input from 0.3 s up gives logits of the head's size, and embeddings of the entry's."""
+    name, model = built
+    for seconds in (0.3, 1.01):
+        x = features(model, seconds)
         with paddle.no_grad():
-            x = engine.to_input(model, x)
-            assert model(x).shape == [2, 7]
-            assert model.embed(x).shape[0] == 2 and model.embed(x).ndim == 2
-    again = models.create_model(name, num_classes=7, seed=3).state_dict()
-    assert all(paddle.equal_all(tensor, again[key]) for key, tensor in model.state_dict().items())
-    assert set(model.head) <= set(again)
+            logits, embedding = model(x), model.embed(x)
+        assert logits.shape == [2, 7] and embedding.shape == [2, models.entry(name).embedding]
+        assert np.isfinite(logits.numpy()).all() and x.stop_gradient
 
 
-@pytest.mark.parametrize(("name", "millions"), [("mn04_as", 0.98), ("mn10_as", 4.88), ("mn40_as", 68.43)])
-def test_published_sizes(name, millions):
-    parameters = sum(p.size for p in models.create_model(name).parameters() if not p.stop_gradient)
-    assert parameters / 1e6 == pytest.approx(millions, abs=0.01)
+def test_head(built):
+    """The head's names are all that depends on the number of classes."""
+    name, model = built
+    state, other = model.state_dict(), models.create_model(name, num_classes=8).state_dict()
+    assert set(state) == set(other)
+    assert {key for key in state if state[key].shape != other[key].shape} == set(model.head)
+
+
+@pytest.mark.parametrize("name", ["mn01_as", "panns_cnn6"])
+def test_seed(name):
+    first, again, other = (models.create_model(name, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert all(np.array_equal(tensor.numpy(), again[key].numpy()) for key, tensor in first.items())
+    assert not np.array_equal(first[HEAD[name]].numpy(), other[HEAD[name]].numpy())
+
+
+HEAD = {"mn01_as": "classifier.5.weight", "panns_cnn6": "fc_audioset.weight"}
+
+
+@pytest.mark.parametrize("name", ["mn01_as", "panns_cnn6"])
+def test_freeze(name):
+    """A training step changes what lies behind the frozen stages, and nothing in them."""
+    model = models.create_model(name, num_classes=7)
+    depth = 3
+    models.freeze(model, depth)
+    frozen = {key for key in model.state_dict() if key.startswith(tuple(model.stages[:depth]))}
+    kept = {key for key in model.state_dict() if key.startswith(tuple(model.stages[depth:]))}
+    assert len(frozen) > 5 and kept and not frozen & kept
+    before = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    optimizer = paddle.optimizer.SGD(1.0, parameters=[p for p in model.parameters() if not p.stop_gradient])
+    model.train()
+    model(features(model, 1.0)).square().sum().backward()
+    optimizer.step()
+    changed = {key for key, tensor in model.state_dict().items() if not np.array_equal(tensor.numpy(), before[key])}
+    assert not changed & frozen and changed >= set(model.head)
+    assert {key for key in kept if key.endswith("_mean")} <= changed  # the others' BatchNorm goes on
+
+
+def test_frozen_stages_compute_as_in_evaluation():
+    model = models.create_model("mn01_as", num_classes=7)
+    models.freeze(model, len(model.stages))  # all but the classifier
+    x = features(model, 1.0)
+    model.train()
+    with paddle.no_grad():
+        training = model.embed(x).numpy()
+        model.eval()
+        assert np.array_equal(training, model.embed(x).numpy())
+
+
+def test_stages_cover_the_body(built):
+    """Each parameter lies in one stage, but for the last ones: the head, and what stands directly before it."""
+    _, model = built
+    names = [name for name, _ in model.named_parameters()]
+    where = [[n for n, stage in enumerate(model.stages) if name.startswith(stage)] for name in names]
+    assert {n for found in where for n in found} == set(range(len(model.stages)))
+    assert max(map(len, where)) == 1
+    assert {name for name, found in zip(names, where, strict=True) if not found} - set(model.head) <= LAST
+
+
+LAST = {
+    f"{layer}.{kind}" for layer in ("classifier.2", "v.norm", "mlp_head.0") for kind in ("weight", "bias")
+}  # of MN and AST
+
+
+def test_freeze_too_deep():
+    model = models.create_model("mn01_as")
+    with pytest.raises(UserError, match="MN has 0 to 17 stages"):
+        models.freeze(model, 18)
+
+
+PUBLISHED = {  # millions of parameters and billions of MACs for 10 s (EfficientAT's README; PANNs' paper has no MACs)
+    "mn04_as": (0.983, 0.11),
+    "mn05_as": (1.43, 0.16),
+    "mn10_as": (4.88, 0.54),
+    "mn20_as": (17.91, 2.06),
+    "mn30_as": (39.09, 4.55),
+    "mn40_as_ext": (68.43, 8.03),
+    "mn10_as_hop_15": (4.88, 0.36),
+    "mn10_as_hop_20": (4.88, 0.27),
+    "mn10_as_hop_25": (4.88, 0.22),
+    "mn10_as_mels_40": (4.88, 0.21),
+    "mn10_as_mels_64": (4.88, 0.27),
+    "mn10_as_mels_256": (4.88, 1.08),
+    "panns_cnn14": (80.75, None),
+    "panns_cnn10": (5.22, None),
+    "panns_cnn6": (4.84, None),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name):
+    """Counted here, to the last digit of what the authors publish."""
+    millions, billions = PUBLISHED[name]
+    model = models.create_model(name)
+    assert models.parameters(model) / 1e6 == pytest.approx(millions, abs=0.006)
+    if billions:
+        assert models.macs(model) / 1e9 == pytest.approx(billions, abs=0.006)
+
+
+def test_macs_by_hand():
+    """CNN6 on 1 s (101 x 64), layer by layer: each block is one 5 x 5 convolution, then halved both ways."""
+    model = models.create_model("panns_cnn6", num_classes=10)
+    expected, frames, mels, channels = 0, 101, 64, 1
+    for out in (64, 128, 256, 512):
+        expected += frames * mels * 25 * channels * out
+        frames, mels, channels = frames // 2, mels // 2, out
+    assert models.macs(model, 1.0) == expected + 512 * 512 + 512 * 10
+    assert model.training  # as it was
 
 
 def test_registry():
     assert models.list_models("mn0*") == ["mn01_as", "mn02_as", "mn04_as", "mn05_as"]
     with pytest.raises(UserError, match=r"no backbone is called 'mn99'.*mn04_as"):
         models.entry("mn99")
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_entry_is_complete(name):
+    entry = models.entry(name)
+    assert entry.name == name and entry.url.startswith("https://") and " " not in entry.url
+    assert entry.licence and entry.paper and 0.2 < entry.map < 0.5 and entry.layout in ("FT", "TF")
+    assert len(models.audioset_labels(entry.labels)) == 527
+    assert len(entry.sha256) in (0, 64) and len(entry.md5) in (0, 32)
+
+
+def test_hop_variants():
+    hops = {name: models.entry(name).front_end.hop_length for name in models.list_models("mn10_as*")}
+    assert hops["mn10_as_hop_5"] == 160 and hops["mn10_as_hop_25"] == 800 and hops["mn10_as"] == 320
+    assert models.entry("mn10_as_mels_40").front_end.n_mels == 40
+    assert models.entry("mn10_as_hop_5").url.endswith("/mn10_as_hop_5_mAP_475.pt")
+
+
+def test_list_models(script, tmp_path):
+    (tmp_path / "mn01_as.safetensors").touch()
+    result = script("tools/list_models.py", "mn0*", PADDLETAG_HOME=str(tmp_path))
+    header, *rows, note = result.stdout.splitlines()
+    assert result.returncode == 0 and len(rows) == 4 and "fetch_weights" in note
+    assert header.split()[:2] == ["name", "parameters"] and len({line.index("MIT") for line in rows}) == 1
+    cells = [line.split() for line in rows]
+    assert cells[2][:6] == ["mn04_as", "0.98", "M", "0.11", "G", "0.432"] and rows[2].endswith("download, 4 MB")
+    assert rows[0].endswith("in the cache") and rows[1].endswith("by hand")
+    result = script("tools/list_models.py", "mn99")
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "mn99" in result.stderr
+
+
+def test_fetch_without_a_checksum_shows_the_address(script, tmp_path):
+    """Nothing is downloaded that could not be told from another file."""
+    result = script("tools/fetch_weights.py", "mn02_as", PADDLETAG_HOME=str(tmp_path))
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+    assert models.entry("mn02_as").url in result.stderr and "mn02_as --from FILE" in result.stderr
 
 
 def test_audioset_labels(shared):

@@ -85,6 +85,26 @@ class _Storage:
 
 def torch_members(value, protocol=2):
     """{member: bytes} of torch.save's zip file."""
+    data, storages = torch_pickle(value, protocol)
+    return {
+        "archive/data.pkl": data,
+        **{f"archive/data/{key}": data for key, (_, data) in storages.items()},
+        "archive/version": b"3\n",
+    }
+
+
+def torch_legacy(value, version=1001, little_endian=True, view=(None,)):
+    """The bytes of torch.save before 1.6: pickles, then the storages."""
+    system = {"protocol_version": version, "little_endian": little_endian, "type_sizes": {"int": 4}}
+    data, storages = torch_pickle(value, 2, view)
+    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, version, system)]
+    parts += [data, pickle.dumps(list(storages), 2)]
+    parts += [struct.pack("<q", count) + data for count, data in storages.values()]
+    return b"".join(parts)
+
+
+def torch_pickle(value, protocol=2, view=()):
+    """(pickle, {key: (number of elements, bytes)}) of what torch.save is given."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     storages = {}
     kinds = {
@@ -113,10 +133,10 @@ def torch_members(value, protocol=2):
                 kind, data, size = item.content
             else:
                 kind, data, size = item.content.dtype.str[1:], item.content.tobytes(), len(item.content)
-            known = [key for key, (content, _) in storages.items() if content is item.content]
+            known = [key for key, (content, _, _) in storages.items() if content is item.content]
             key = known[0] if known else str(len(storages))
-            storages[key] = item.content, data
-            return "storage", getattr(torch, f"{kinds[kind]}Storage"), key, "cpu", size
+            storages[key] = item.content, size, data
+            return "storage", getattr(torch, f"{kinds[kind]}Storage"), key, "cpu", size, *view
 
     out = io.BytesIO()
     with (
@@ -125,11 +145,7 @@ def torch_members(value, protocol=2):
         mock.patch.object(_rebuild_parameter, "__module__", "torch._utils"),
     ):
         Pickler(out, protocol, fix_imports=False).dump(value)
-    return {
-        "archive/data.pkl": out.getvalue(),
-        **{f"archive/data/{key}": data for key, (_, data) in storages.items()},
-        "archive/version": b"3\n",
-    }
+    return out.getvalue(), {key: (size, data) for key, (_, size, data) in storages.items()}
 
 
 def write_zip(path, members, method=zipfile.ZIP_STORED):
@@ -141,6 +157,11 @@ def write_zip(path, members, method=zipfile.ZIP_STORED):
 
 def write_torch(path, value):
     return write_zip(path, torch_members(value))
+
+
+def write_legacy(path, value):
+    path.write_bytes(torch_legacy(value))
+    return path
 
 
 def write_pickle(path, value, protocol=4):
@@ -231,8 +252,44 @@ def test_read_agrees_with_torch(tmp_path):
     torch.save({"model": values, "epoch": 3, "lr": 0.1}, tmp_path / "x.pt")
     expected = {name: (t.float() if name == "half" else t).numpy() for name, t in values.items()}
     same(weights.read(tmp_path / "x.pt"), expected)
-    torch.save(values, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    refused(tmp_path / "old.pt", "before torch 1.6")
+    torch.save({"model": values, "epoch": 3}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    same(weights.read(tmp_path / "old.pt"), expected)
+
+
+def test_read_legacy(tmp_path):
+    """As PANNs' .pth are: the weights beside other things, tied tensors, views, several types."""
+    arrays = arrays_like_a_model()
+    storage = np.arange(24, dtype="f4")
+    half = (np.array([1.5, -2.0], "f4").view("u4") >> 16).astype("u2").tobytes()
+    tensors = {
+        **state_dict(arrays),
+        "view": Tensor(storage, 5, (2, 3), (8, 2)),
+        "tied": Tensor(storage, 0, (24,), (1,), parameter=True),
+        "half": Tensor(("bf16", half, 2), 0, (2,), (1,)),
+        "bytes": Tensor.of(np.arange(3, dtype="u1")),  # what follows is not aligned
+        "after": Tensor.of(np.arange(3, dtype="f8")),
+    }
+    expected = {**arrays, "view": np.array([[5, 7, 9], [13, 15, 17]], "f4"), "tied": storage}
+    expected |= {"half": np.array([1.5, -2], "f4"), "bytes": np.arange(3, dtype="u1"), "after": np.arange(3.0)}
+    (tmp_path / "x.pth").write_bytes(torch_legacy({"iteration": 600000, "model": tensors}))
+    same(weights.read(tmp_path / "x.pth"), expected)
+
+
+def test_read_refuses_bad_legacy_files(tmp_path):
+    path, value = tmp_path / "x.pth", state_dict(arrays_like_a_model())
+    good = torch_legacy(value)
+    for data, words in {
+        torch_legacy(value, version=1000): "another version",
+        torch_legacy(value, little_endian=False): "big-endian",
+        torch_legacy(value, view=(("0", 0, 4),)): "a view of one",
+        good[:-1]: "breaks off",
+        good + b"x": "more bytes",
+        good[: good.index(b"}", 17)]: "breaks off",
+        good[:17]: "breaks off",
+        torch_legacy({"x": Tensor(("f4", b"", 1 << 40), 0, (1,), (1,))}): "larger than the file",
+    }.items():
+        path.write_bytes(data)
+        refused(path, "x.pth", words)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -312,11 +369,11 @@ def hostile(sentinel):
 
 
 @pytest.mark.parametrize("case", hostile(""))
-@pytest.mark.parametrize("kind", ["torch", "paddle"])
+@pytest.mark.parametrize("kind", ["torch", "legacy", "paddle"])
 def test_read_never_runs_a_pickle(tmp_path, case, kind):
     sentinel = tmp_path / "sentinel"
     value, name = hostile(sentinel)[case]
-    path = (write_torch if kind == "torch" else write_pickle)(tmp_path / "x", value)
+    path = {"torch": write_torch, "legacy": write_legacy, "paddle": write_pickle}[kind](tmp_path / "x", value)
     refused(path, f"its pickle calls {name}, which a weight file never needs")
     assert not sentinel.exists()
 
@@ -374,6 +431,9 @@ def test_read_refuses_raw_pickles(tmp_path, case):
     assert text.isprintable()
     write_zip(tmp_path / "x.pt", {"archive/data.pkl": RAW[case]})
     refused(tmp_path / "x.pt")
+    before, after = torch_legacy({}).split(pickle.dumps({}, 2))
+    (tmp_path / "x.pth").write_bytes(before + RAW[case] + after)
+    refused(tmp_path / "x.pth")
 
 
 FLOATS = np.arange(8, dtype="f4")
@@ -398,6 +458,7 @@ BAD_TENSORS = {
 @pytest.mark.parametrize("case", BAD_TENSORS)
 def test_read_refuses_bad_tensors(tmp_path, case):
     refused(write_torch(tmp_path / "x.pt", {"x": BAD_TENSORS[case]}))
+    refused(write_legacy(tmp_path / "x.pth", {"x": BAD_TENSORS[case]}))
 
 
 def test_read_bounds_shared_storage(tmp_path):
@@ -462,8 +523,6 @@ def test_read_refuses_what_is_no_file_of_weights(tmp_path):
     refused(tmp_path / "cut", "damaged", "breaks off")
     (tmp_path / "page.pt").write_text("<!DOCTYPE html>\n<html>")
     refused(tmp_path / "page.pt", "not weights", "<!DOCTYPE html>")
-    (tmp_path / "old.pth").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"more")
-    refused(tmp_path / "old.pth", "before torch 1.6")
     refused(write_pickle(tmp_path / "five", {"x": 1}, 5), "protocol 5")
     refused(write_pickle(tmp_path / "x", {"x": np.zeros(2), "epoch": 3}), "its entry epoch is not an array")
     for path, words in ((tmp_path, "a folder"), (tmp_path / "absent", "no such file")):
@@ -504,6 +563,8 @@ def original(kind, folder):
     arrays = arrays_like_a_model()
     if kind == "torch":
         return write_torch(folder / "good", state_dict(arrays))
+    if kind == "legacy":
+        return write_legacy(folder / "good", state_dict(arrays))
     if kind == "paddle":
         return write_pickle(folder / "good", {**arrays, "StructuredToParameterName@@": {n: n for n in arrays}})
     weights.write(folder / "good", arrays)
@@ -519,7 +580,7 @@ def read_or_refuse(path):
 
 
 @COUNT
-@pytest.mark.parametrize("kind", ["torch", "paddle", "safetensors"])
+@pytest.mark.parametrize("kind", ["torch", "legacy", "paddle", "safetensors"])
 def test_mutated_files(tmp_path, cache, kind, count):
     """Refused in one line, or (torch: its zip file has a CRC) loaded as they were; installed only where unchanged."""
     good = original(kind, tmp_path)

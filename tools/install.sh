@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Make a fresh clone work: .venv in the repository's root, with the versions of requirements.lock.
-#   bash tools/install.sh [--dev] [--gpu [CUDA]] [--python PATH]
+#   bash tools/install.sh [--dev] [--parity] [--gpu [CUDA]] [--python PATH]
 #
 #   --dev           also what the tests need (pytest, ruff)
+#   --parity        also the PyTorch implementations that some tests compare with (Python 3.11 and 3.12, CPU)
 #   --gpu [CUDA]    Paddle's wheel for NVIDIA GPUs in place of the one for the CPU; CUDA is cu118, cu126 (default),
 #                   cu129 or cu130, whichever your driver can run (nvidia-smi names its CUDA version)
 #   --python PATH   a Python 3.10 to 3.12 (default: the first that works of python3.12, 3.11, 3.10 and python3)
 #
-# Safe to run again, and quick when nothing changed. A later run keeps --dev and --gpu; to go back, delete .venv.
+# Safe to run again, and quick when nothing changed. A later run keeps --dev, --parity and --gpu; to go back, delete .venv.
 
 set -Eeuo pipefail
 
@@ -16,12 +17,12 @@ die() { # STATUS MESSAGE
   exit "$1"
 }
 
-dev=no
+extras=base
 paddle=
 python=
 while [ $# -gt 0 ]; do
   case $1 in
-    --dev) dev=dev ;;
+    --dev | --parity) extras+=,${1#--} ;;
     --gpu=*) paddle=${1#*=} ;;
     --gpu)
       paddle=cu126
@@ -65,15 +66,19 @@ if [ -n "$python" ]; then
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The stamp says what .venv holds: paddle's kind, dev or no, the lock's checksum (or "unfinished"), and the folder.
+# The stamp says what .venv holds: paddle's kind, base[,dev][,parity], the lock's checksum (or "unfinished"), and the folder.
 stamp=.venv/paddletag.stamp
-had_paddle='' had_dev='' had_lock='' had_root=''
-[ ! -f $stamp ] || read -r had_paddle had_dev had_lock had_root <$stamp || true
+had_paddle='' had_extras='' had_lock='' had_root=''
+[ ! -f $stamp ] || read -r had_paddle had_extras had_lock had_root <$stamp || true
 paddle=${paddle:-${had_paddle:-cpu}}
-[ "$had_dev" != dev ] || dev=dev
+wanted=,$extras,$had_extras,
+extras=base
+for extra in dev parity; do
+  [[ $wanted != *,$extra,* ]] || extras+=,$extra
+done
 
 check() { # import everything at its pinned version; print versions and devices
-  .venv/bin/python - "$paddle" "$dev" <<'PYTHON'
+  .venv/bin/python - "$paddle" "$extras" <<'PYTHON'
 import importlib
 import pathlib
 import shutil
@@ -83,27 +88,31 @@ from importlib import metadata
 
 MODULES = """paddle paddleaudio paddlespeech.cls.models safetensors.paddle numpy scipy.fft soundfile soxr pyarrow
 yacs.config yaml sklearn.metrics matplotlib tqdm paddletag.runtime""".split()
-SHOWN = "paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib pytest ruff".split()
+EXTRAS = {"dev": ["pytest"], "parity": ["torch", "torchlibrosa.stft", "transformers"]}
+SHOWN = """paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib pytest ruff
+torch transformers""".split()
 
 
-def main(kind, dev):
+def main(kind, extras):
     from packaging.requirements import Requirement
 
-    installed = {}
+    installed, modules = {}, list(MODULES)
     for line in pathlib.Path("requirements.lock").read_text().splitlines():
         text, _, comment = line.partition("#")
-        if not text.strip() or (comment.strip() == "dev" and dev != "dev"):
+        extra = comment.strip()
+        if not text.strip() or (extra in EXTRAS and extra not in extras.split(",")):
             continue
         pin = Requirement(text)
         if pin.marker and not pin.marker.evaluate():
             continue
+        modules += [name for name in EXTRAS.get(extra, []) if name.partition(".")[0] == pin.name]
         name = "paddlepaddle-gpu" if pin.name == "paddlepaddle" and kind != "cpu" else pin.name
         installed[name] = metadata.version(name)
         if installed[name] not in pin.specifier:
             raise ImportError(f"{name} is {installed[name]}, requirements.lock says {pin.specifier}")
 
     warnings.filterwarnings("ignore", message="No ccache found")  # of use to those who compile operators only
-    for name in MODULES + (["pytest"] if dev == "dev" else []):
+    for name in modules:
         importlib.import_module(name)
     import paddle
     from paddletag import runtime
@@ -146,7 +155,7 @@ if [ -e .venv ]; then
 fi
 
 lock=$(cat requirements.lock pyproject.toml | cksum | tr ' ' -)
-if [ "$had_paddle $had_dev $had_lock" = "$paddle $dev $lock" ]; then
+if [ "$had_paddle $had_extras $had_lock" = "$paddle $extras $lock" ]; then
   if check; then
     exit
   fi
@@ -168,7 +177,7 @@ log=$(mktemp)
 pins=$(mktemp)
 # Half a .venv that recipes would pick up is worse than none.
 trap 'rm -f "$log" "$pins"; [ $fresh = no ] || rm -rf .venv' EXIT
-echo "$paddle $dev unfinished $PWD" >$stamp
+echo "$paddle $extras unfinished $PWD" >$stamp
 if [ $fresh = yes ]; then
   "$python" -m venv .venv >"$log" 2>&1 || die 1 "$python -m venv failed: $(tail -n 1 "$log")"
 fi
@@ -181,7 +190,9 @@ pip() { # runs pip, of whose output only the large downloads are shown
 reason() { { grep '^ERROR' "$log" || tail -n 1 "$log"; } | tail -n 1 | sed 's/^ERROR: //'; }
 
 grep '^[a-z]' requirements.lock >"$pins"
-[ $dev = dev ] || sed -i.all '/# dev$/d' "$pins"
+for extra in dev parity; do
+  [[ ,$extras, == *,$extra,* ]] || sed -i.all "/# $extra\$/d" "$pins"
+done
 [ "$paddle" = cpu ] || sed -i.all '/^paddlepaddle==/d' "$pins"
 rm -f "$pins.all"
 echo "install.sh: installing $(grep -c . "$pins") packages into $PWD/.venv (Python $(version .venv/bin/python))"
@@ -202,4 +213,4 @@ pip install --no-deps --no-index --no-build-isolation --editable . ||
   die 1 "pip could not install the project itself: $(reason)"
 fresh=no
 check || exit 1
-echo "$paddle $dev $lock $PWD" >$stamp
+echo "$paddle $extras $lock $PWD" >$stamp

@@ -22,9 +22,12 @@ BLOCK = 64  # frames per FFT call: the block's buffers stay in a core's cache, a
 class FrontEnd:
     """The settings that turn a waveform into a log-mel spectrogram [frames, mels].
 
-    Two families share the STFT (centred, reflected at the edges) and the order of steps:
-    Kaldi-style, as MN (EfficientAT): pre-emphasis, `natural` log of power + offset, scaled;
-    Slaney-style, as PANNs (librosa): no pre-emphasis, dB of power above a floor, not scaled.
+    Three families share the order of steps. Framing is either `centred` (an STFT whose frames are centred on multiples
+    of the hop, with the waveform reflected at its edges) or `kaldi` (feature-window.cc: whole frames only, and each is
+    freed of its own mean and emphasised by itself, its first sample against itself).
+    Kaldi's bank on a centred STFT, as MN (EfficientAT): pre-emphasis of the waveform, ln(power + floor), scaled;
+    Slaney-style, as PANNs (librosa): no pre-emphasis, dB of power above a floor, not scaled;
+    Kaldi's own, as AST (torchaudio's kaldi.fbank with a Hann window): ln of power above a floor, scaled.
     """
 
     name: str
@@ -38,10 +41,11 @@ class FrontEnd:
     mel_scale: str  # kaldi | slaney (Slaney's bank is also normalised to equal area)
     periodic_window: bool  # Hann, periodic or symmetric
     pre_emphasis: float  # 0: none
-    log: str  # natural: ln(power + floor) | db: 10 log10(max(power, floor))
+    log: str  # natural: ln(power + floor) | floored: ln(max(power, floor)) | db: 10 log10(max(power, floor))
     floor: float
     mean: float = 0.0  # the output is (log-mel - mean) / scale
     scale: float = 1.0
+    framing: str = "centred"  # centred | kaldi
 
     def __post_init__(self):
         if self.sample_rate <= 0 or self.hop_length <= 0 or self.n_mels <= 0 or self.n_fft < 2 or self.floor <= 0:
@@ -51,8 +55,10 @@ class FrontEnd:
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             nyquist = self.sample_rate / 2
             raise UserError(f"front end {self.name}: f_min {self.f_min}, f_max {self.f_max} not in 0..{nyquist} Hz")
-        if self.mel_scale not in ("kaldi", "slaney") or self.log not in ("natural", "db"):
-            raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural or db")
+        if self.mel_scale not in ("kaldi", "slaney") or self.log not in ("natural", "floored", "db"):
+            raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural, floored or db")
+        if self.framing not in ("centred", "kaldi"):
+            raise UserError(f"front end {self.name}: framing is centred or kaldi, not {self.framing!r}")
 
     def replace(self, **settings):
         """A copy with other settings. UserError for a setting that does not exist, or a value of another type."""
@@ -78,18 +84,22 @@ class FrontEnd:
 
     def frames(self, samples):
         """The number of frames that `samples` samples give."""
+        if self.framing == "kaldi":
+            return 1 + (samples - self.win_length) // self.hop_length
         return 1 + (samples - (self.pre_emphasis > 0)) // self.hop_length
 
     @property
     def min_samples(self):
-        """The shortest waveform that can be reflected at its edges."""
-        return self.n_fft // 2 + 2
+        """The shortest waveform that has a frame, or can be reflected at its edges."""
+        return self.win_length if self.framing == "kaldi" else self.n_fft // 2 + 2
 
     @cached_property
     def window(self):
-        """The analysis window, zero-padded on both sides to n_fft: float64 [n_fft]."""
+        """The analysis window: float64 [n_fft], centred between zeros; with Kaldi's framing [win_length]."""
         # (scipy.signal.get_window does the same; importing it takes as long as 100 clips)
         window = np.hanning(self.win_length + 1)[:-1] if self.periodic_window else np.hanning(self.win_length)
+        if self.framing == "kaldi":
+            return window
         before = (self.n_fft - self.win_length) // 2
         return np.pad(window, (before, self.n_fft - self.win_length - before))
 
@@ -103,19 +113,29 @@ class FrontEnd:
         if len(wave) < self.min_samples:
             raise UserError(f"a waveform of {len(wave)} samples is too short for an STFT of {self.n_fft}")
         wave = np.asarray(wave, np.float32)
-        if self.pre_emphasis:
-            wave = wave[1:] - np.float32(self.pre_emphasis) * wave[:-1]
-        wave = np.pad(wave, self.n_fft // 2, mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(wave, self.n_fft)[:: self.hop_length]
+        if self.framing == "centred":
+            if self.pre_emphasis:
+                wave = wave[1:] - np.float32(self.pre_emphasis) * wave[:-1]
+            wave = np.pad(wave, self.n_fft // 2, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(wave, len(self.window))[:: self.hop_length]
         mel = np.empty((len(frames), self.n_mels), np.float32)
         low, high = self._bins
         bank = self.mel_bank[low:high]
         for begin in range(0, len(frames), BLOCK):
             # In float64 (the window's type): a float32 FFT errs by 2e-4 of the log beside a loud partial.
-            spectrum = scipy.fft.rfft(frames[begin : begin + BLOCK] * self.window, axis=1)[:, low:high]
+            block = frames[begin : begin + BLOCK]
+            if self.framing == "kaldi":
+                block = self._emphasise(block)
+            spectrum = scipy.fft.rfft(block * self.window, self.n_fft, axis=1)[:, low:high]
             power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
             np.matmul(power, bank, out=mel[begin : begin + BLOCK])
         return self.compress(mel)
+
+    def _emphasise(self, frames):
+        """Kaldi's treatment of frames [T, win_length] before the window: float64 [T, win_length]."""
+        frames = frames - frames.mean(axis=1, dtype=np.float64, keepdims=True)
+        before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+        return frames - self.pre_emphasis * before
 
     @cached_property
     def _bins(self):
@@ -130,8 +150,8 @@ class FrontEnd:
             np.log(mel, out=mel)
         else:
             np.maximum(mel, np.float32(self.floor), out=mel)
-            np.log10(mel, out=mel)
-            mel *= 10
+            (np.log10 if self.log == "db" else np.log)(mel, out=mel)
+            mel *= 10 if self.log == "db" else 1
         if (self.mean, self.scale) != (0.0, 1.0):
             mel -= np.float32(self.mean)
             mel /= np.float32(self.scale)
@@ -140,9 +160,10 @@ class FrontEnd:
     def expand(self, log_mel):
         """The inverse of `compress`: normalised log-mel -> mel power, a new float32 array."""
         log_mel = np.asarray(log_mel, np.float32) * np.float32(self.scale) + np.float32(self.mean)
-        if self.log == "natural":
-            return np.maximum(np.exp(log_mel) - np.float32(self.floor), 0)
-        return 10 ** (log_mel / 10)
+        if self.log == "db":
+            return 10 ** (log_mel / 10)
+        power = np.exp(log_mel)
+        return power if self.log == "floored" else np.maximum(power - np.float32(self.floor), 0)
 
 
 def clip_log_mel(record, front_end, min_seconds):
@@ -206,3 +227,14 @@ PANNS = FrontEnd(
     mel_scale="slaney", periodic_window=True, pre_emphasis=0.0, log="db", floor=1e-10,
 )  # fmt: skip
 """PANNs (Kong et al., arXiv 1912.10211); its models normalise with their own first BatchNorm."""
+
+AST = FrontEnd(
+    name="ast", sample_rate=16000, n_fft=512, win_length=400, hop_length=160, n_mels=128, f_min=20.0, f_max=8000.0,
+    mel_scale="kaldi", periodic_window=False, pre_emphasis=0.97, log="floored", floor=2.0**-23,
+    mean=-4.2677393, scale=2 * 4.5689974, framing="kaldi",
+)  # fmt: skip
+"""AST (Gong et al., arXiv 2104.01778), normalised by AudioSet's statistics.
+
+The original subtracts the clip's mean first, which each frame's own mean makes void. It pads the log-mel to 1024 frames
+before the normalisation: here the model does that (`models/ast.py`), and features hold the frames of the sound.
+"""

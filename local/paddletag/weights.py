@@ -58,7 +58,7 @@ class _Refused(ValueError):
 
 
 def read(path):
-    """The weights in a torch zip file, a `.pdparams` or a safetensors file, told apart by content.
+    """The weights in a file of torch (either format), a `.pdparams` or a safetensors file, told apart by content.
 
     Returns {name: array}; the arrays are read-only views and bfloat16 becomes float32. A checkpoint that holds the
     weights under `model` or `state_dict`, beside other things, is unwrapped; Paddle's table of parameter names is
@@ -94,7 +94,7 @@ def _kind(head):
     if head.startswith(b"PK\x03\x04"):
         return _read_torch
     if head.startswith(_LEGACY):
-        raise _Refused("torch's file format from before torch 1.6: load it with torch and torch.save it again")
+        return _read_legacy
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return _read_paddle
     raise _Refused(f"not weights of torch, Paddle or safetensors: it starts with {head[:16]!r}")
@@ -139,7 +139,7 @@ def _read_torch(data):
         raise _Refused("written on a big-endian machine, which is not supported")
     storages = {}
 
-    def storage(key):
+    def storage(key, size):
         if key not in storages:
             if f"{folder}data/{key}" not in members:
                 raise ValueError(f"storage {show(key)} is missing")
@@ -147,6 +147,45 @@ def _read_torch(data):
         return storages[key]
 
     return _named_arrays(_Pickle(archive.read(pickles[0]), len(data), storage).run())
+
+
+def _read_legacy(data):
+    """torch.save before 1.6: pickles of a number, a version, the machine, the weights and the storages' keys, in whose
+    order the storages follow, each as its number of elements (8 bytes) and its bytes.
+
+    The weights come before the bytes that they refer to. So their pickle runs twice: to learn the storages' sizes, and
+    to make arrays.
+    """
+    data, at = memoryview(data), len(_LEGACY)
+
+    def run(storage=None):
+        nonlocal at
+        machine = _Pickle(data[at:], len(data), storage)
+        value = machine.run(more=True)
+        at += machine.at
+        return value
+
+    version, system = run(), run()
+    if version != 1001 or type(system) is not dict or system.get("little_endian") is not True:
+        raise _Refused("a legacy torch file of another version, or of a big-endian machine, which is not supported")
+    begin, sizes, storages = at, {}, {}
+
+    def blank(key, size):
+        sizes[key] = size
+        if sum(sizes.values()) > len(data):
+            raise ValueError("its storages are larger than the file")
+        return bytes(size)
+
+    run(blank)
+    for key in run():
+        if at + 8 + sizes[key] > len(data):
+            raise ValueError("a storage breaks off")
+        storages[key] = data[at + 8 : at + 8 + sizes[key]]  # the number of elements is known from the first run
+        at += 8 + sizes[key]
+    if at != len(data):
+        raise ValueError("more bytes than its storages")
+    at = begin
+    return _named_arrays(run(lambda key, size: storages[key]))
 
 
 def _read_paddle(data):
@@ -244,7 +283,7 @@ class _Pickle:
     """A machine for the part of pickle, protocols 2 to 4, in which torch and Paddle write weights.
 
     data: the pickle. size: that of the whole file; the arrays may together be four times as large (weights that are
-    tied, bfloat16 that becomes float32), which bounds the memory. storage: key -> bytes, for torch's tensors.
+    tied, bfloat16 that becomes float32), which bounds the memory. storage: (key, size) -> bytes, for torch's tensors.
     """
 
     def __init__(self, data, size, storage=None):
@@ -306,11 +345,12 @@ class _Pickle:
             pickle.BINPERSID: lambda: push(self.persistent(pop())),
         }
 
-    def run(self):
+    def run(self, more=False):
+        """The pickle's value. more: whether the data may go on after its end, which `at` then is."""
         for _ in range(_STEPS):
             code = bytes(self.take(1))
             if code == pickle.STOP:
-                if self.at != len(self.data) or len(self.stack) != 1:
+                if (self.at != len(self.data) and not more) or len(self.stack) != 1:
                     raise ValueError("its pickle ends too early")
                 return self.stack.pop()
             if code not in self.steps:
@@ -406,14 +446,18 @@ class _Pickle:
         return items
 
     def persistent(self, reference):
-        """torch's ("storage", type, key, device, number of elements)."""
-        word, kind, key, _, count = reference
+        """torch's ("storage", type, key, device, number of elements), and None in legacy files (a view before 0.4)."""
+        word, kind, key, _, count, *view = reference
         if self.storage is None or word != "storage" or type(kind) is not _Name or type(key) is not str:
             raise ValueError("a reference to what is no storage")
-        if kind not in _TORCH:
-            raise ValueError(f"a storage of type {kind}")
-        dtype, data = _TORCH[kind], self.storage(key)
-        if type(count) is not int or count * (2 if dtype == "bf16" else np.dtype(dtype).itemsize) != len(data):
+        if kind not in _TORCH or view not in ([], [None]):
+            raise ValueError(f"a storage of type {kind}, or a view of one")
+        if type(count) is not int or count < 0:
+            raise ValueError("a storage without a size")
+        dtype = _TORCH[kind]
+        size = count * (2 if dtype == "bf16" else np.dtype(dtype).itemsize)
+        data = self.storage(key, size)
+        if len(data) != size:
             raise ValueError(f"storage {show(key)} has {len(data)} bytes, not what its tensor says")
         return _Storage(dtype, data)
 
@@ -525,7 +569,7 @@ def install(name, url, sha256="", md5="", source=None, convert=from_torch, expec
     `expected`: {name: shape} of the model, for `match`. What is installed already is left alone. A failure leaves
     nothing in the cache but a part that the next download resumes.
     """
-    path, record = cache_dir() / f"{name}.safetensors", cache_dir() / f"{name}.json"
+    path = cache_dir() / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     if source is not None:
         source = Path(source)
@@ -542,22 +586,42 @@ def install(name, url, sha256="", md5="", source=None, convert=from_torch, expec
             if source is None:
                 hint = f"run it again, or get the file elsewhere and use tools/fetch_weights.py {name} --from FILE"
                 original = fetch(url, path.with_name(f".{name}.original"), sha256, md5, hint)
-            arrays = read(original)
-            arrays = convert(arrays) if convert else arrays
-            if expected is not None:
-                match(arrays, expected, source or url)
-            sums = {"sha256": checksum(original), "md5": checksum(original, "md5")}
-            record.unlink(missing_ok=True)
-            write(path, arrays, {"name": name, "source": url, "source_sha256": sums["sha256"]})
-            try:
-                write_json(record, {"source": url, "original": sums, "sha256": checksum(path)})
-            except BaseException:
-                path.unlink()
-                raise
+            _convert(original, source or url, path, name, url, convert, expected)
         finally:
             if source is None and original:
                 original.unlink(missing_ok=True)
     return path
+
+
+def convert_file(source, path, name, convert, expected):
+    """Write the weights in the file `source`, converted, to `path` (*.safetensors), with a .json beside.
+
+    name: of their model, to be told in both. convert, expected: as for `install`. UserError, and nothing written, for
+    weights that do not match.
+    """
+    source, path = Path(source), Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: the name of what is written must end in .safetensors")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{path}: is the file to read: choose another name for what is written")
+    _convert(source, source, path, name, source.name, convert, expected)
+
+
+def _convert(original, shown, path, name, source, convert, expected):
+    """Read `original` (in errors: `shown`), convert, compare, and write `path` and the record beside it, or neither."""
+    record = path.with_suffix(".json")
+    arrays = read(original)
+    arrays = convert(arrays) if convert else arrays
+    if expected is not None:
+        match(arrays, expected, shown)
+    sums = {"sha256": checksum(original), "md5": checksum(original, "md5")}
+    record.unlink(missing_ok=True)
+    write(path, arrays, {"name": name, "source": source, "source_sha256": sums["sha256"]})
+    try:
+        write_json(record, {"name": name, "source": source, "original": sums, "sha256": checksum(path)})
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _has(name, sha256, md5):

@@ -6,6 +6,7 @@ Importing this module does not import paddle, so that features can be extracted 
 import fnmatch
 import importlib
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from paddletag import frontend, weights
@@ -13,46 +14,98 @@ from paddletag.runtime import UserError, log
 
 AUDIOSET_LABELS = Path(__file__).parents[1] / "assets" / "audioset_labels.txt"
 EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+PANNS = "https://zenodo.org/records/3987831/files/"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What belongs to one set of weights. `url` is empty where only the architecture is known here."""
+    """What belongs to one set of weights. Parameters and MACs are not among it: those are counted.
+
+    Where the authors' file has no checksum that is known here, it is not downloaded: `tools/fetch_weights.py` shows
+    its address, and takes a copy with --from. Names and shapes are checked in either case.
+    """
 
     name: str
     module: str  # the file in this folder; its class `cls` takes num_classes and `options`
     cls: str
     front_end: frontend.FrontEnd
+    embedding: int  # D of `embed(x)`, [B, D]
+    url: str  # of the authors' file
     options: dict = field(default_factory=dict)
+    layout: str = "TF"  # of the input: TF is [B, 1, T, F], FT is [B, 1, F, T]
     labels: Path = AUDIOSET_LABELS
-    url: str = ""
+    size: int | None = None  # bytes of the authors' file
     sha256: str = ""
+    md5: str = ""
     licence: str = ""
     paper: str = ""
     map: float | None = None  # published mAP on AudioSet's evaluation set
 
+    @property
+    def checksum(self):
+        """Whether the authors' file can be told from another one."""
+        return bool(self.sha256 or self.md5)
 
-def _mn(name, width, **known):
-    paper = "Schmid et al. 2023, arXiv 2211.04772"
-    return Entry(name, "mobilenet", "MN", frontend.MN, {"width": width}, licence="MIT", paper=paper, **known)
+
+def _mn(name, width, embedding, mean_ap, front_end=frontend.MN, **known):
+    return Entry(
+        name, "mobilenet", "MN", front_end, embedding, f"{EFFICIENTAT}{name}_mAP_{1000 * mean_ap:.0f}.pt",
+        options={"width": width}, layout="FT", map=mean_ap,
+        licence="MIT", paper="Schmid et al. 2023, arXiv 2211.04772", **known,
+    )  # fmt: skip
+
+
+def _panns(name, file, embedding, mean_ap, md5, **known):
+    return Entry(
+        name, "panns", name.removeprefix("panns_").upper(), frontend.PANNS, embedding, PANNS + file,
+        map=mean_ap, md5=md5, licence="CC BY 4.0", paper="Kong et al. 2020, arXiv 1912.10211", **known,
+    )  # fmt: skip
+
+
+def _ast(name, file, mean_ap, **known):
+    return Entry(
+        name, "ast", "AST", frontend.AST, 768, f"https://www.dropbox.com/s/{file}?dl=1", map=mean_ap,
+        licence="BSD-3-Clause", paper="Gong et al. 2021, arXiv 2104.01778", **known,
+    )  # fmt: skip
+
+
+def _hop(milliseconds):
+    return frontend.MN.replace(hop_length=32 * milliseconds)  # the window stays, as in EfficientAT
 
 
 _ENTRIES = [
-    _mn("mn01_as", 0.1),
-    _mn("mn02_as", 0.2),
+    _mn("mn01_as", 0.1, 96, 0.298),
+    _mn("mn02_as", 0.2, 192, 0.378),
     _mn(
-        "mn04_as",
-        0.4,
-        url=EFFICIENTAT + "mn04_as_mAP_432.pt",
+        "mn04_as", 0.4, 384, 0.432, size=4_066_513,
         sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
-        map=0.432,
     ),
-    _mn("mn05_as", 0.5),
-    _mn("mn10_as", 1.0),
-    _mn("mn20_as", 2.0),
-    _mn("mn30_as", 3.0),
-    _mn("mn40_as", 4.0),
-]
+    _mn("mn05_as", 0.5, 480, 0.443),
+    _mn(  # EfficientAT publishes no checksums: this one is recorded alike by several projects that use the file
+        "mn10_as", 1.0, 960, 0.471, size=19_708_753,
+        sha256="0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e",
+    ),
+    _mn("mn20_as", 2.0, 1920, 0.478),
+    _mn("mn30_as", 3.0, 2880, 0.482),
+    _mn("mn40_as", 4.0, 3840, 0.484),
+    _mn("mn40_as_ext", 4.0, 3840, 0.487),  # trained for longer
+    _mn("mn10_as_hop_5", 1.0, 960, 0.475, _hop(5)),
+    _mn("mn10_as_hop_15", 1.0, 960, 0.463, _hop(15)),
+    _mn("mn10_as_hop_20", 1.0, 960, 0.456, _hop(20)),
+    _mn("mn10_as_hop_25", 1.0, 960, 0.447, _hop(25)),
+    _mn("mn10_as_mels_40", 1.0, 960, 0.453, frontend.MN.replace(n_mels=40)),
+    _mn("mn10_as_mels_64", 1.0, 960, 0.461, frontend.MN.replace(n_mels=64)),
+    _mn("mn10_as_mels_256", 1.0, 960, 0.474, frontend.MN.replace(n_mels=256)),
+    _panns(
+        "panns_cnn14", "Cnn14_mAP=0.431.pth", 2048, 0.431, "541141fa2ee191a88f24a3219fff024e", size=327_428_481,
+    ),
+    _panns("panns_cnn10", "Cnn10_mAP=0.380.pth", 512, 0.380, "bfb1f1f9968938fa8ef4012b8471f5f6"),
+    _panns("panns_cnn6", "Cnn6_mAP=0.343.pth", 512, 0.343, "e25e26b84585b14c7754c91e48efc9be"),
+    _ast(  # no checksum from the authors either: two projects that use the file record this one
+        "ast_base", "ca0b1v2nlxzyeb4/audioset_10_10_0.4593.pth", 0.459, size=352_587_700,
+        sha256="dd1042f2a5a283e6fbe5f914678e3ec3ffefe21235c8eec38d186bd7bd6aa995",
+    ),
+]  # fmt: skip
 ENTRIES = {entry.name: entry for entry in _ENTRIES}
 
 
@@ -109,16 +162,18 @@ def create_model(name, num_classes=None, pretrained=False, seed=0):
     known = entry(name)
     own = len(audioset_labels(known.labels))
     paddle.seed(seed)
-    build = getattr(importlib.import_module(f"paddletag.models.{known.module}"), known.cls)
+    build = getattr(_module(known), known.cls)
     model = build(num_classes or own, **known.options)
-    model.front_end = known.front_end
+    model.front_end, model.layout = known.front_end, known.layout
     if pretrained:
-        if pretrained is True and not known.url:
-            raise UserError(f"model.weights: no pretrained weights of {name} are known here: use none, or a path")
         path = weights.installed(name) if pretrained is True else Path(pretrained)
         head = () if num_classes in (None, own) else model.head
-        load_weights(model, path, head)
+        load_weights(model, path, head, partial(convert, name))
     return model
+
+
+def _module(known):
+    return importlib.import_module(f"paddletag.models.{known.module}")
 
 
 def set_bn_momentum(model, momentum):
@@ -134,19 +189,91 @@ def set_bn_momentum(model, momentum):
             layer._momentum = momentum
 
 
+def freeze(model, depth):
+    """Keep the first `depth` of the model's stages as they are: no gradients, and BatchNorm that neither follows the
+    batch nor learns from it. UserError for a depth that the model does not have.
+
+    `model.stages` is a list, from the input on; a stage is what its parameters' names begin with (a text, or several).
+    """
+    from paddle import nn
+
+    if not 0 <= depth <= len(model.stages):
+        raise UserError(f"a depth of {depth} to freeze: {type(model).__name__} has 0 to {len(model.stages)} stages")
+    for stage in model.stages[:depth]:
+        for name, parameter in model.named_parameters():
+            if name.startswith(stage):
+                parameter.stop_gradient = True
+        for name, layer in model.named_sublayers():
+            if f"{name}.".startswith(stage) and isinstance(layer, nn.BatchNorm2D):
+                layer._use_global_stats = True
+
+
+def parameters(model):
+    """How many numbers the model learns; BatchNorm's running statistics, which paddle lists beside them, are not."""
+    return sum(p.size for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance")))
+
+
+def macs(model, seconds=10.0):
+    """Multiplications with addition for a clip of `seconds`, without the front end: counted while the model computes.
+
+    Those of convolutions, linear layers and attention's two products; norms, activations and biases are left out.
+    """
+    import paddle
+    from paddle import nn
+
+    total = 0
+
+    def count(layer, inputs, output):
+        nonlocal total
+        if isinstance(layer, nn.Conv2D):  # weight [out, in / groups, height, width]
+            total += output.size * layer.weight.size // layer.weight.shape[0]
+        elif isinstance(layer, nn.Linear):
+            total += output.size * layer.weight.shape[0]
+        else:  # queries with keys, and shares with values: for each pair of tokens, over all heads, the width
+            _, tokens, width = inputs[0].shape
+            total += 2 * tokens * tokens * width
+
+    counted = [
+        layer.register_forward_post_hook(count)
+        for layer in model.sublayers()
+        if isinstance(layer, (nn.Conv2D, nn.Linear)) or type(layer).__name__ == "Attention"
+    ]
+    front_end, training = model.front_end, model.training
+    frames = front_end.frames(front_end.samples(seconds))
+    shape = [frames, front_end.n_mels] if model.layout == "TF" else [front_end.n_mels, frames]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            model(paddle.zeros([1, 1, *shape]))
+    finally:
+        for hook in counted:
+            hook.remove()
+        model.train() if training else model.eval()
+    return total
+
+
 def shapes(name):
     """{name: shape} of the weights of the registry's entry `name`."""
     return {key: tuple(tensor.shape) for key, tensor in create_model(name).state_dict().items()}
 
 
-def load_weights(model, path, head=()):
+def convert(name, arrays):
+    """{name: array} as the authors of the registry's entry `name`, or others, have saved it -> as our model has it.
+
+    Arrays that are our model's already are returned as they are. Names that belong to no file of this model stay, for
+    `weights.match` to report.
+    """
+    return _module(entry(name)).convert(arrays)
+
+
+def load_weights(model, path, head=(), convert=None):
     """Copy the weights in the file `path` into `model`, except those named in `head`.
 
-    UserError that lists every missing, unexpected or mis-shaped name outside the head.
+    convert: {name: array} -> {name: array}, for files that may be other than ours. UserError that lists every missing,
+    unexpected or mis-shaped name outside the head.
     """
     arrays = weights.read(path)
-    if any(name.endswith("running_mean") for name in arrays):
-        arrays = weights.from_torch(arrays)
+    arrays = convert(arrays) if convert else arrays
     state = model.state_dict()
     weights.match(arrays, {name: tuple(tensor.shape) for name, tensor in state.items()}, path, head)
     for name, tensor in state.items():

@@ -3,6 +3,8 @@
 from paddle import nn
 from paddle.nn import functional as F
 
+from paddletag import weights
+
 # in, kernel, expanded, out, squeeze-excitation, activation, stride: MobileNetV3-Large at width 1
 BLOCKS = [
     (16, 3, 16, 16, False, nn.ReLU, 1),
@@ -84,7 +86,6 @@ class InvertedResidual(nn.Layer):
 class MN(nn.Layer):
     """Log-mel [B, 1, 128, T] -> logits [B, num_classes]; `embed` gives the [B, 6 * channels] before the classifier."""
 
-    layout = "FT"  # the order of frequency and time in the input
     head = ("classifier.5.weight", "classifier.5.bias")
 
     def __init__(self, num_classes, width=1.0, dropout=0.2):
@@ -116,8 +117,17 @@ class MN(nn.Layer):
             elif isinstance(layer, nn.Linear):
                 nn.initializer.Normal(0, 0.01)(layer.weight)
 
+    @property
+    def stages(self):
+        return [f"features.{n}." for n in range(len(self.features))]
+
     def forward(self, x):
         return self.classifier(self.features(x))
 
     def embed(self, x):
         return self.features(x).mean([2, 3])
+
+
+def convert(arrays):
+    """{name: array} of EfficientAT's .pt as this model's: the names are the same, torch's layout is not."""
+    return weights.from_torch(arrays) if any(name.endswith("running_mean") for name in arrays) else arrays
