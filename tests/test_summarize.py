@@ -14,7 +14,8 @@ CONFUSED = {1: [["rain", "wind", 2], ["wind", "rain", 1]], 2: [["rain", "wind", 
 
 def run(fold, **train):
     tree = config.to_dict(config.defaults())
-    return {"config": {**tree, "train": {**tree["train"], **train}}, "data": "abc", "sound": f"of all but {fold}", "fold": fold, "processes": 1}
+    tree["train"].update(train)
+    return {"config": tree, "data": "abc", "sound": f"of all but {fold}", "fold": fold, "processes": 1}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,14 @@
 """Tagging: against evaluation, separately cut sounds, and windows counted by hand."""
 
 import os
+from functools import partial
 
 import numpy as np
 import paddle
 import pytest
 import scipy.special
 import soundfile
-from paddletag import audio, checkpoint, engine, frontend, manifest, models, runtime, shards, tagging
+from paddletag import audio, checkpoint, engine, frontend, manifest, models, runtime, shards, tagging, weights
 from prepared import LABELS, SECONDS, call, prepare, refusal, settings, tone
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
@@ -180,3 +181,18 @@ def test_script_does_again_what_has_changed_and_nothing_else(trained, scene, tmp
 def test_script_refuses(trained, scene, tmp_path, options, words):
     line = refusal("audio_tag", "--model", trained / "fold2", "--wav", scene, "--output_dir", tmp_path / "o", *options)
     assert words in line and not (tmp_path / "o").exists()
+
+
+def test_a_backbone_gives_the_original_scores(shared, tmp_path, monkeypatch):
+    """A whole file through mn04_as from the registry: the original's scores, to 1e-3."""
+    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
+    entry = models.entry("mn04_as")
+    source = shared("weights/mn04_as_mAP_432.pt")
+    convert = partial(models.convert, entry.name)
+    weights.install(entry.name, entry.url, entry.sha256, source=source, convert=convert)
+    model, meta = checkpoint.load_model("mn04_as")
+    found = tagging.tag_clip(model, meta, shared("data/tagging/R9_ZSCveAHg_7s.wav"))
+    with np.load(shared("reference/mn04_as_speech_and_telephone.npz")) as arrays:
+        expected = 1 / (1 + np.exp(-arrays["logits"].astype(np.float64)))
+    assert np.abs(found["scores"][0] - expected).max() < 1e-3
+    assert found["labels"][found["scores"][0].argmax()] == "Speech"

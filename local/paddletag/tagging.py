@@ -8,10 +8,13 @@ from paddletag.runtime import UserError
 
 
 def tag_clip(model, meta, path, batch_size=32):
-    """The scores of the whole file, as evaluation computes them: arrays as `tag_windows`, with one row."""
-    seconds = meta["clip_seconds"]
-    log_mel = clip_log_mel({"audio": str(path)}, model.front_end, seconds)
-    scores = engine.clip_scores(model, [(0, log_mel)], meta["task"], seconds, batch_size)
+    """The scores of the whole file, as evaluation computes them: arrays as `tag_windows`, with one row.
+
+    Clips that are shorter than those a model was fine-tuned on are padded to their length, as they were in training; a
+    backbone straight from the registry takes them as they are.
+    """
+    log_mel = clip_log_mel({"audio": str(path)}, model.front_end, meta.get("min_seconds", meta["clip_seconds"]))
+    scores = engine.clip_scores(model, [(0, log_mel)], meta["task"], meta["clip_seconds"], batch_size)
     return _arrays(meta, path, np.zeros(1), np.array([audio.probe(path).seconds]), scores[0][None])
 
 

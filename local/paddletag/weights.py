@@ -590,6 +590,7 @@ def install(name, url, sha256="", md5="", source=None, convert=from_torch, expec
         finally:
             if source is None and original:
                 original.unlink(missing_ok=True)
+        log.info("installed %s: %s", name, path)
     return path
 
 

@@ -1,0 +1,53 @@
+"""What a backbone makes of ESC-10 without any training: is the class among its first labels of AudioSet's 527?
+
+Takes a folder that stage 0 of examples/esc50 has prepared from ESC-10, and prints a table (docs/zero_shot.md is one).
+"""
+
+from collections import defaultdict
+
+import numpy as np
+from paddletag import checkpoint, manifest, runtime, tagging
+from paddletag.runtime import UserError
+
+MATCHES = {  # the labels of AudioSet that say what a class of ESC-10 is; not those that only often go with it
+    "chainsaw": ["Chainsaw"],
+    "clock_tick": ["Clock", "Tick-tock", "Tick"],
+    "crackling_fire": ["Fire", "Crackle"],
+    "crying_baby": ["Baby cry, infant cry", "Crying, sobbing"],
+    "dog": ["Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"],
+    "helicopter": ["Helicopter"],
+    "rain": ["Rain", "Raindrop", "Rain on surface"],
+    "rooster": ["Chicken, rooster", "Crowing, cock-a-doodle-doo"],
+    "sea_waves": ["Ocean", "Waves, surf"],
+    "sneezing": ["Sneeze"],
+}
+
+
+def main():
+    parser = runtime.Parser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder prepared from ESC-10 (stage 0 of examples/esc50)")
+    parser.add_argument("--model", default="mn04_as", help="a backbone with AudioSet's labels")
+    args = parser.parse_args()
+    runtime.start_log()
+    records, labels = manifest.read(args.data)
+    unknown = [name for name in labels if name not in MATCHES]
+    if unknown:
+        raise UserError(f"{args.data}: not ESC-10: it has the label {unknown[0]!r}")
+
+    model, meta = checkpoint.load_model(args.model)
+    right = defaultdict(list)  # class -> per clip, whether the first label matches, and one of the first five
+    for record in runtime.progress(records, desc=args.model, unit="clip"):
+        (name,) = record["labels"]
+        scores = tagging.tag_clip(model, meta, record["audio"])["scores"][0]
+        matches = [meta["labels"][i] in MATCHES[name] for i in np.argsort(-scores, kind="stable")[:5]]
+        right[name].append((matches[0], any(matches)))
+
+    print("| Class | Labels that count as right | Clips | First label (%) | First five (%) |\n|---|---|---|---|---|")
+    for name in [*labels, "all"]:
+        rows = np.array(right[name] if name in right else [row for rows in right.values() for row in rows])
+        top1, top5 = 100 * rows.mean(axis=0)
+        print(f"| {name} | {'; '.join(MATCHES.get(name, []))} | {len(rows)} | {top1:.2f} | {top5:.2f} |")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
