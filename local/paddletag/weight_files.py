@@ -1,0 +1,216 @@
+"""Files of weights, of torch, Paddle and safetensors, as numpy arrays; neither framework is needed to read them."""
+
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from paddletag.download import show
+from paddletag.runtime import UserError, atomic
+from paddletag.unpickle import Array, Pickle, Refused, view
+
+SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "bf16",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_WRAPPERS = ("model", "state_dict")  # PANNs and Lightning put the weights beside the state of the training
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6 begins with this number
+
+
+def read(path):
+    """The weights in a file of torch (either format), a `.pdparams` or a safetensors file, told apart by content.
+
+    Returns {name: array}; the arrays are read-only views and bfloat16 becomes float32. A checkpoint that holds the
+    weights under `model` or `state_dict`, beside other things, is unwrapped; Paddle's table of parameter names is
+    dropped. Nothing in the file is executed. UserError for every file that is damaged, of another kind, or calls
+    for what weights never need.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+            kind = _kind(head)
+            data = head + file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a file of weights") from None
+    except Refused as error:
+        raise UserError(f"{path}: {error}") from None
+    try:
+        return kind(data)
+    except Refused as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # the file may hold any bytes, in four nested formats: what goes wrong is its fault
+        what = show(str(error) or type(error).__name__)
+        raise UserError(f"{path}: a damaged file of weights ({what}): get it again") from None
+
+
+def _kind(head):
+    if not head:
+        raise Refused("an empty file: get it again")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # the library's own limit
+        return _read_safetensors
+    if head.startswith(b"PK\x03\x04"):
+        return _read_torch
+    if head.startswith(_LEGACY):
+        return _read_legacy
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        return _read_paddle
+    raise Refused(f"not weights of torch, Paddle or safetensors: it starts with {head[:16]!r}")
+
+
+def _read_safetensors(data):
+    end = 8 + int.from_bytes(data[:8], "little")
+    if end > len(data):
+        raise ValueError("its header breaks off")
+    header = json.loads(data[8:end])
+    header.pop("__metadata__", None)
+    payload, arrays, filled = memoryview(data)[end:], {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if entry["dtype"] not in SAFETENSORS:
+            raise Refused(f"{show(name)} has the type {show(str(entry['dtype']))}, which no backbone here uses")
+        if start != filled:
+            raise ValueError(f"{show(name)} does not begin where the one before it ends")
+        arrays[name] = view(payload[start:stop], SAFETENSORS[entry["dtype"]], entry["shape"])
+        filled = stop
+    if filled != len(payload):
+        raise ValueError(f"{filled} bytes of arrays expected, {len(payload)} found")
+    return _named_arrays(arrays)
+
+
+def _read_torch(data):
+    """The zip files of torch.save since 1.6: `<name>/data.pkl`, and each storage's bytes in `<name>/data/<key>`."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    members = {info.filename: info for info in archive.infolist()}
+    if any(name.endswith("/constants.pkl") for name in members):
+        raise Refused("a TorchScript program, not a state dict")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+        raise Refused("a compressed zip file, which torch.save never writes")
+    # Stored as they are and not overlapping, all members together are no larger than the file.
+    if len(members) < len(archive.infolist()) or sum(info.file_size for info in members.values()) > len(data):
+        raise ValueError("members of the zip file overlap")
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise Refused("a zip file, but not one that torch.save has written: no data.pkl in it")
+    folder = pickles[0].removesuffix("data.pkl")
+    if folder + "byteorder" in members and archive.read(folder + "byteorder") != b"little":
+        raise Refused("written on a big-endian machine, which is not supported")
+    storages = {}
+
+    def storage(key, size):
+        if key not in storages:
+            if f"{folder}data/{key}" not in members:
+                raise ValueError(f"storage {show(key)} is missing")
+            storages[key] = archive.read(f"{folder}data/{key}")  # checks the CRC
+        return storages[key]
+
+    return _named_arrays(Pickle(archive.read(pickles[0]), len(data), storage).run())
+
+
+def _read_legacy(data):
+    """torch.save before 1.6: pickles of a number, a version, the machine, the weights and the storages' keys, in whose
+    order the storages follow, each as its number of elements (8 bytes) and its bytes.
+
+    The weights come before the bytes that they refer to. So their pickle runs twice: to learn the storages' sizes, and
+    to make arrays.
+    """
+    data, at = memoryview(data), len(_LEGACY)
+
+    def run(storage=None):
+        nonlocal at
+        machine = Pickle(data[at:], len(data), storage)
+        value = machine.run(more=True)
+        at += machine.at
+        return value
+
+    version, system = run(), run()
+    if version != 1001 or type(system) is not dict or system.get("little_endian") is not True:
+        raise Refused("a legacy torch file of another version, or of a big-endian machine, which is not supported")
+    begin, sizes, storages = at, {}, {}
+
+    def blank(key, size):
+        sizes[key] = size
+        if sum(sizes.values()) > len(data):
+            raise ValueError("its storages are larger than the file")
+        return bytes(size)
+
+    run(blank)
+    for key in run():
+        if at + 8 + sizes[key] > len(data):
+            raise ValueError("a storage breaks off")
+        storages[key] = data[at + 8 : at + 8 + sizes[key]]  # the number of elements is known from the first run
+        at += 8 + sizes[key]
+    if at != len(data):
+        raise ValueError("more bytes than its storages")
+    at = begin
+    return _named_arrays(run(lambda key, size: storages[key]))
+
+
+def _read_paddle(data):
+    """What paddle.save makes of a state dict: one pickle of {name: array}, or of {name: (parameter's name, array)}."""
+    return _named_arrays(Pickle(data, len(data)).run())
+
+
+def _named_arrays(value):
+    if type(value) is dict:
+        inner = [value[name] for name in _WRAPPERS if type(value.get(name)) is dict]
+        value = inner[0] if len(inner) == 1 else value
+    if type(value) is not dict:
+        raise Refused("holds no dictionary of arrays: save the model's state dict")
+    arrays = {}
+    for name, entry in value.items():
+        if name == "StructuredToParameterName@@":
+            continue
+        if type(entry) is tuple and len(entry) == 2:
+            entry = entry[1]
+        if type(entry) is Array:
+            entry = entry.value
+        if type(name) is not str or not isinstance(entry, np.ndarray):
+            raise Refused(f"its entry {show(str(name))} is not an array: save the model's state dict alone")
+        arrays[name] = entry
+    if not arrays:
+        raise Refused("holds no arrays")
+    return arrays
+
+
+def write(path, arrays, meta=None):
+    """Write a safetensors file: {name: array} and metadata of text. Equal input makes equal bytes.
+
+    (The safetensors library puts the metadata in another order each time, so that a checksum would not be stable.)
+    """
+    codes = {code: name for name, code in SAFETENSORS.items()}
+    # The widest first, as the library does: then each array is aligned.
+    names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    header, end = {}, 0
+    if meta:
+        if any(type(text) is not str for item in meta.items() for text in item):
+            raise TypeError("the metadata of a safetensors file is text")
+        header["__metadata__"] = dict(sorted(meta.items()))
+    for name in names:
+        array = arrays[name]
+        start, end = end, end + array.nbytes
+        code = codes[array.dtype.newbyteorder("<").str]
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            array = arrays[name]
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
