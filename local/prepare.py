@@ -10,6 +10,7 @@ from pathlib import Path
 
 from paddletag import config as configs
 from paddletag import download, manifest, models, runtime
+from paddletag.archive import unpack
 from paddletag.runtime import UserError, log
 
 
@@ -67,7 +68,7 @@ def fetch(config, data):
         archive = data / settings.url.rpartition("/")[2]
         hint = "get it in another way, and give its folder: --raw DIR"
         download.fetch(settings.url, archive, md5=settings.md5, hint=hint)
-        download.unpack(archive, folder)
+        unpack(archive, folder)
         archive.unlink()
     return folder / settings.root
 

@@ -68,6 +68,11 @@ def _fail(name, message):
     return 2
 
 
+def show(name):
+    """A name for an error's text: short, and with nothing in it that a terminal would obey."""
+    return (name if name.isprintable() else ascii(name)[1:-1])[:100]
+
+
 @contextlib.contextmanager
 def atomic(path):
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""

@@ -11,7 +11,7 @@ import struct
 
 import numpy as np
 
-from paddletag.download import show
+from paddletag.runtime import show
 
 _TORCH = {
     "torch.DoubleStorage": "<f8",

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddletag.download import show
-from paddletag.runtime import UserError, atomic
+from paddletag.runtime import UserError, atomic, show
 from paddletag.unpickle import Array, Pickle, Refused, view
 
 SAFETENSORS = {
