@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from paddletag import checkpoint, distributed, manifest, models, runtime, shards
+from paddletag import checkpoint, distributed, download, manifest, models, runtime, shards
 from paddletag import config as configs
 from paddletag.runtime import UserError, log
 
@@ -26,24 +26,30 @@ def main():
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     front_end = models.front_end(config)
     features = shards.open_features(args.data, front_end, config.data.clip_seconds, records)
+    weights_file = missing = None
+    try:
+        weights_file = models.weights_path(config)
+        refuse_leaking_weights(weights_file, args.fold, manifest.digest(clips))
+    except UserError as error:  # of no matter if the run is finished
+        missing = error
     run = {
         "config": configs.to_dict(config),
         "data": manifest.digest(clips),
         "sound": features.digest(records),
+        "weights": None if missing else download.checksum(weights_file) if weights_file else "none",
         "fold": args.fold,
         "processes": ranks,
     }
     if finished(exp, run):
         log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
         return
+    if missing:
+        raise missing
 
     from paddletag import engine  # paddle takes seconds to import: after what can go wrong at once
 
     distributed.init(args.device)
-    pretrained = {"pretrained": True, "none": False}.get(config.model.weights)
-    if pretrained is None:
-        pretrained = configs.find(config.model.weights)
-    model = models.create_model(config.model.name, len(labels), pretrained, config.train.seed)
+    model = models.create_model(config.model.name, len(labels), weights_file or False, config.train.seed)
     model.front_end = front_end
     if config.model.bn_momentum:
         models.set_bn_momentum(model, config.model.bn_momentum)
@@ -70,6 +76,14 @@ def main():
         log.info("wrote %s after %.0f s of training", exp / checkpoint.MODEL, trained["seconds"])
 
 
+def refuse_leaking_weights(file, fold, data):
+    """UserError for weights that were fine-tuned on clips of the fold that is to be held out."""
+    if file and (file.parent / checkpoint.META).exists():
+        before = checkpoint.read_meta(file.parent)["run"]
+        if before.get("data") == data and before.get("fold") != fold:
+            raise UserError(f"model.weights: {file} has met fold {fold} of this data: no test would mean anything")
+
+
 def finished(exp, run):
     """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way."""
     done, checkpoints = (exp / checkpoint.META).exists(), exp / "checkpoints"
@@ -79,7 +93,8 @@ def finished(exp, run):
         before = runtime.read_json(checkpoints / "run.json", f"remove {checkpoints} to train from the start")
     else:
         return False
-    changed = list(checkpoint.differences(before, run))
+    now = run if run["weights"] else {**run, "weights": before.get("weights")}
+    changed = list(checkpoint.differences(before, now))
     if changed:
         raise UserError(f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove it")
     return done and (exp / checkpoint.MODEL).exists()

@@ -93,7 +93,7 @@ def test_wrong_files(model, tmp_path, script):
 def test_a_file_is_not_written_over_itself(model, tmp_path):
     source = write("safetensors", tmp_path, model)
     before = source.read_bytes()
-    with pytest.raises(weights.UserError, match="choose another name"):
+    with pytest.raises(weights.UserError, match="exists already"):
         weights.convert_file(source, source, NAME, None, None)
     assert source.read_bytes() == before
 
@@ -110,3 +110,12 @@ def test_panns_file(tmp_path):
     path = write_torch(tmp_path / "y.pth", state_dict(as_torch(model) | {"att_block.weight": np.zeros(3, "f4")}))
     with pytest.raises(weights.UserError, match="1 unexpected: att_block.weight"):
         models.create_model("panns_cnn6", pretrained=path)
+
+
+def test_a_trained_model_is_not_written_over(model, tmp_path):
+    """Its folder's model.json would become the record of a conversion."""
+    source, out = write("pt", tmp_path, model), tmp_path / "model.safetensors"
+    out.with_suffix(".json").write_text("{}")
+    with pytest.raises(weights.UserError, match=r"model\.json: exists already"):
+        weights.convert_file(source, out, NAME, None, None)
+    assert not out.exists() and out.with_suffix(".json").read_text() == "{}"

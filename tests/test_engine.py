@@ -115,6 +115,23 @@ def test_another_run_in_the_same_folder_is_refused_by_the_keys_that_differ(train
     assert "fold was 1, is 3" in refusal("train", *arguments(data, trained / "fold1", fold=3))
 
 
+def test_weights_of_a_path(trained, data, tmp_path, capsys):
+    """They are told by content, not needed again once the run is finished, and refused if they have met the fold."""
+    file = tmp_path / "start.safetensors"
+    file.write_bytes((trained / "fold1" / "model.safetensors").read_bytes())
+    start = ("model.weights", file, "train.epochs", "1")
+    call("train", *arguments(data, tmp_path / "a", *start))
+    file.write_bytes((trained / "fold2" / "model.safetensors").read_bytes())
+    assert "weights was" in refusal("train", *arguments(data, tmp_path / "a", *start))
+    file.unlink()
+    call("train", *arguments(data, tmp_path / "a", *start))
+    assert "is up to date" in capsys.readouterr().out
+    assert "no such file" in refusal("train", *arguments(data, tmp_path / "b", *start))
+    leaking = ("model.weights", trained / "fold1" / "model.safetensors")  # it was trained on folds 2 and 3
+    assert "has met fold 2" in refusal("train", *arguments(data, tmp_path / "c", *leaking, fold=2))
+    call("train", *arguments(data, tmp_path / "d", *leaking, "train.epochs", "1", fold=1))
+
+
 def test_a_folder_without_its_checkpoints_still_knows_how_it_was_trained(trained, data, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(trained / "fold1", copy, ignore=shutil.ignore_patterns("checkpoints"))

@@ -198,6 +198,9 @@ def test_settings():
         frontend.MN.replace(sample_rate=16000)  # a bank up to 15 kHz does not fit 16 kHz audio
     with pytest.raises(UserError, match="framing is centred or kaldi"):
         frontend.AST.replace(framing="whole")
+    for nonsense in ({"scale": 0.0}, {"scale": float("inf")}, {"hop_length": 100000}, {"n_mels": 1000}, {"floor": 0}):
+        with pytest.raises(UserError, match=f"front end mn: .*{next(iter(nonsense))}"):
+            frontend.MN.replace(**nonsense)
     with pytest.raises(UserError, match="no such setting"):
         frontend.MN.replace(mels=64)
     with pytest.raises(UserError, match=r"features\.front_end\.hop_length must be an integer, not 160\.5"):

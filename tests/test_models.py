@@ -3,7 +3,8 @@
 import numpy as np
 import paddle
 import pytest
-from paddletag import engine, models, weights
+from conftest import ROOT
+from paddletag import config, engine, models, weights
 from paddletag.runtime import UserError
 
 
@@ -230,3 +231,21 @@ def test_audioset_labels(shared):
     assert len(labels) == 527 and labels[0] == "Speech" and labels[74] == "Dog"
     with open(shared("data/audioset/class_labels_indices.csv"), newline="") as file:
         assert [row["display_name"] for row in csv.DictReader(file)] == labels
+
+
+def test_other_front_ends():
+    """MN takes another number of mel bands; PANNs and AST would fail in the middle of their work."""
+
+    def front_end(*opts):
+        path = ROOT / "examples" / "esc50" / "conf" / "mn04.yaml"
+        return models.front_end(config.load(path, opts))
+
+    assert front_end("features.front_end.n_mels", "64").n_mels == 64
+    for name in ("panns_cnn6", "ast_base"):
+        with pytest.raises(UserError, match=rf"n_mels is 96: {name} takes \d+"):
+            front_end("model.name", name, "features.front_end.n_mels", "96")
+
+
+def test_no_classes():
+    with pytest.raises(UserError, match="num_classes is 0"):
+        models.create_model("mn01_as", num_classes=0)

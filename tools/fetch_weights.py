@@ -20,7 +20,7 @@ def main():
     if not entry.checksum and args.source is None:
         raise UserError(
             f"{entry.name}: no checksum of its weights is known here, so they are not downloaded unseen:"
-            f" get {entry.url} yourself, then run tools/fetch_weights.py {entry.name} --from FILE"
+            f" get {entry.url} yourself, then run .venv/bin/python tools/fetch_weights.py {entry.name} --from FILE"
         )
     weights.install(
         entry.name,

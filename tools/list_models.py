@@ -11,9 +11,9 @@ HEADER = ("name", "parameters", "MACs/10 s", "mAP", "front end", "labels", "embe
 
 def main():
     parser = runtime.Parser(description=__doc__)
-    parser.add_argument("pattern", nargs="?", default="*", help="which names, as in a shell: 'mn*'")
+    parser.add_argument("pattern", nargs="?", default="*", help="a part of the names, or as in a shell: 'mn?0*'")
     args = parser.parse_args()
-    names = models.list_models(args.pattern)
+    names = models.list_models(args.pattern if set(args.pattern) & set("*?[") else f"*{args.pattern}*")
     if not names:
         raise UserError(f"no backbone matches {args.pattern!r}; there are: {', '.join(models.ENTRIES)}")
     rows = [HEADER, *(row(name) for name in runtime.progress(names, desc="counting"))]

@@ -35,6 +35,8 @@ def main():
         raise UserError(f"{args.data}: not ESC-10: it has the label {unknown[0]!r}")
 
     model, meta = checkpoint.load_model(args.model)
+    if not {label for names in MATCHES.values() for label in names} <= set(meta["labels"]):
+        raise UserError(f"{args.model}: has other labels than AudioSet's: name a backbone")
     right = defaultdict(list)  # class -> per clip, whether the first label matches, and one of the first five
     for record in runtime.progress(records, desc=args.model, unit="clip"):
         (name,) = record["labels"]

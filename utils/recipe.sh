@@ -218,6 +218,8 @@ failed() { # failed STATUS: say in one line what failed, unless it was a script'
     cause+=": $line; log: $file"
   elif ((status == 2 || status == 130)); then
     exit "$status"
+  elif ((status == 137)); then
+    cause="killed: out of memory?"
   fi
   printf 'run.sh: %s failed (%s)\n' "$step" "$cause" >&2
   exit "$status"

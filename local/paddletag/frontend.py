@@ -6,6 +6,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,8 +49,10 @@ class FrontEnd:
     framing: str = "centred"  # centred | kaldi
 
     def __post_init__(self):
-        if self.sample_rate <= 0 or self.hop_length <= 0 or self.n_mels <= 0 or self.n_fft < 2 or self.floor <= 0:
-            raise UserError(f"front end {self.name}: rate, n_fft, hop_length, n_mels and floor must be positive")
+        if not (min(self.sample_rate, self.n_fft - 1, self.floor) > 0 < self.scale < math.inf):
+            raise UserError(f"front end {self.name}: rate, n_fft, floor and scale must be positive")
+        if not (0 < self.hop_length <= self.n_fft and 0 < self.n_mels <= self.n_fft // 2):
+            raise UserError(f"front end {self.name}: hop_length must lie in 1..n_fft, n_mels in 1..n_fft / 2")
         if not 0 < self.win_length <= self.n_fft:
             raise UserError(f"front end {self.name}: win_length {self.win_length} must lie in 1..n_fft = {self.n_fft}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:

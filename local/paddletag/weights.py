@@ -59,7 +59,7 @@ def installed(name):
     UserError: they are not there, or damaged; it says which command gets them.
     """
     path, record = cache_dir() / f"{name}.safetensors", cache_dir() / f"{name}.json"
-    get = f"run tools/fetch_weights.py {name}"
+    get = f"run .venv/bin/python tools/fetch_weights.py {name}"
     if not path.is_file():
         raise UserError(f"{path}: the weights {name} are not installed: {get}")
     known = read_json(record, get)
@@ -92,7 +92,8 @@ def install(name, url, sha256="", md5="", source=None, convert=from_torch, expec
         original = source
         try:
             if source is None:
-                hint = f"run it again, or get the file elsewhere and use tools/fetch_weights.py {name} --from FILE"
+                again = f".venv/bin/python tools/fetch_weights.py {name} --from FILE"
+                hint = f"run it again, or get the file elsewhere and use {again}"
                 original = fetch(url, path.with_name(f".{name}.original"), sha256, md5, hint)
             _convert(original, source or url, path, name, url, convert, expected)
         finally:
@@ -111,8 +112,9 @@ def convert_file(source, path, name, convert, expected):
     source, path = Path(source), Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the name of what is written must end in .safetensors")
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UserError(f"{path}: is the file to read: choose another name for what is written")
+    for existing in (path, path.with_suffix(".json")):
+        if existing.exists():
+            raise UserError(f"{existing}: exists already, and may be part of a trained model: choose another --out")
     _convert(source, source, path, name, source.name, convert, expected)
 
 

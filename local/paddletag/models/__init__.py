@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from paddletag import config as configs
 from paddletag import frontend, weights
 from paddletag.runtime import UserError, log
 
@@ -32,6 +33,7 @@ class Entry:
     embedding: int  # D of `embed(x)`, [B, D]
     url: str  # of the authors' file
     options: dict = field(default_factory=dict)
+    any_mels: bool = False  # whether another number of mel bands fits the weights
     layout: str = "TF"  # of the input: TF is [B, 1, T, F], FT is [B, 1, F, T]
     labels: Path = AUDIOSET_LABELS
     size: int | None = None  # bytes of the authors' file
@@ -50,7 +52,7 @@ class Entry:
 def _mn(name, width, embedding, mean_ap, front_end=frontend.MN, **known):
     return Entry(
         name, "mobilenet", "MN", front_end, embedding, f"{EFFICIENTAT}{name}_mAP_{1000 * mean_ap:.0f}.pt",
-        options={"width": width}, layout="FT", map=mean_ap,
+        options={"width": width}, layout="FT", any_mels=True, map=mean_ap,
         licence="MIT", paper="Schmid et al. 2023, arXiv 2211.04772", **known,
     )  # fmt: skip
 
@@ -117,16 +119,20 @@ def list_models(pattern="*"):
 def entry(name):
     """The registry's entry for `name`. UserError that lists the names for one that is not there."""
     if name not in ENTRIES:
-        raise UserError(f"model.name: no backbone is called {name!r}; there are: {', '.join(ENTRIES)}")
+        raise UserError(f"no backbone is called {name!r} (model.name); there are: {', '.join(ENTRIES)}")
     return ENTRIES[name]
 
 
 def front_end(config):
     """The front end that a config asks for: the backbone's own, with a warning where settings replace it."""
-    own = entry(config.model.name).front_end
+    known = entry(config.model.name)
     changed = dict(config.features.front_end)
-    front_end = own.replace(**changed)
-    if changed:
+    front_end = known.front_end.replace(**changed)
+    if front_end.n_mels != known.front_end.n_mels and not known.any_mels:
+        raise UserError(
+            f"features.front_end.n_mels is {front_end.n_mels}: {known.name} takes {known.front_end.n_mels}"
+        )
+    if changed and config.model.weights != "none":
         log.warning(
             "the weights of %s were trained with another front end: features.front_end sets %s",
             *(config.model.name, ", ".join(f"{key}={value}" for key, value in changed.items())),
@@ -134,14 +140,26 @@ def front_end(config):
     return front_end
 
 
-def warn_of_missing_weights(config):
-    """Say early what stage 2 would stop at: pretrained weights that are not in the cache."""
-    entry(config.model.name)
+def weights_path(config):
+    """The file that `model.weights` means: in the cache, at a path, or None. UserError if it is not there."""
+    known = entry(config.model.name)
+    if config.model.weights == "none":
+        return None
     if config.model.weights == "pretrained":
-        try:
-            weights.installed(config.model.name)
-        except UserError as error:
-            log.warning("stage 2 will stop: %s", error)
+        return weights.installed(known.name)
+    path = configs.find(config.model.weights)
+    if not path.is_file():
+        raise UserError(f"model.weights: {path}: no such file (besides a path there are: pretrained, none)")
+    return path
+
+
+def warn_of_missing_weights(config):
+    """Say early what stage 2 would stop at."""
+    entry(config.model.name)
+    try:
+        weights_path(config)
+    except UserError as error:
+        log.warning("stage 2 will stop: %s", error)
 
 
 def audioset_labels(path=AUDIOSET_LABELS):
@@ -161,6 +179,8 @@ def create_model(name, num_classes=None, pretrained=False, seed=0):
 
     known = entry(name)
     own = len(audioset_labels(known.labels))
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes is {num_classes}: a model needs at least one")
     paddle.seed(seed)
     build = getattr(_module(known), known.cls)
     model = build(num_classes or own, **known.options)
