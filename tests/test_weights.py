@@ -788,7 +788,7 @@ def test_install_leaves_nothing_on_failure(tmp_path, cache, server):  # noqa: F8
 def test_installed_says_what_to_run(tmp_path, cache):
     with pytest.raises(UserError) as caught:
         weights.installed("mn04_as")
-    one_line(caught, "mn04_as", "not installed", "run tools/fetch_weights.py mn04_as")
+    one_line(caught, "mn04_as", "not installed", "run .venv/bin/python tools/fetch_weights.py mn04_as")
     path = weights.install("net", "http://x", source=original("torch", tmp_path))
     for text in ("", "[]", "{}"):
         path.with_suffix(".json").write_text(text)
@@ -798,7 +798,7 @@ def test_installed_says_what_to_run(tmp_path, cache):
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError) as caught:
         weights.installed("net")
-    one_line(caught, "run tools/fetch_weights.py net")
+    one_line(caught, "run .venv/bin/python tools/fetch_weights.py net")
 
 
 def test_two_processes_install_once(tmp_path, cache, server):  # noqa: F811
