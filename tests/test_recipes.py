@@ -42,7 +42,7 @@ def test_esc50_on_toy_data(esc50):
     """From random weights to at least 90 % of the held-out fold, in 2 minutes of training on this machine."""
     fold = esc50 / "e" / "fold1"
     metrics, model = (json.loads((fold / name).read_text()) for name in ("metrics.json", "model.json"))
-    assert metrics["n"] == 72 and metrics["accuracy"] >= 0.9
+    assert metrics["n"] == 96 and metrics["accuracy"] >= 0.9
     assert model["trained"]["seconds"] < 120
     with np.load(fold / "scores.npz") as scores:
         right = scores["scores"].argmax(1) == scores["targets"].argmax(1)
@@ -109,10 +109,10 @@ def test_two_processes(toy, tmp_path):
     done = recipe("esc50", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "e" / "fold1" / "metrics.json").read_text())
-    assert metrics["n"] == 72
+    assert metrics["n"] == 96
     with np.load(tmp_path / "e" / "fold1" / "scores.npz") as scores:
-        assert len(set(scores["ids"].tolist())) == 72
-    assert len(list((tmp_path / "d" / "features").glob("*/*.arrow"))) == 4
+        assert len(set(scores["ids"].tolist())) == 96
+    assert len(list((tmp_path / "d" / "features").glob("*/*.arrow"))) == 5
     assert "2 process(es)" in (tmp_path / "e" / "RESULTS.md").read_text()
 
 

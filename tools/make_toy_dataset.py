@@ -287,7 +287,7 @@ def is_made(out, settings):
 def main():
     parser = runtime.Parser(description="Write a synthetic data set in ESC-50's layout: " + ", ".join(SOUNDS) + ".")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--clips-per-class", type=int, default=30, help="at least 5, one per fold")
+    parser.add_argument("--clips-per-class", type=int, default=40, help="at least 5, one per fold")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a clip, 1 to 60")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other clips of the same classes")
     args = parser.parse_args()
