@@ -397,7 +397,7 @@ def test_calls(dataset, tmp_path):
     refused(dataset.prepare(raw=[]), "no --raw given, and the config has no data.url")
     refused(dataset.script("local/prepare.py", "--config", dataset.yaml), "--data")
     refused(dataset.extract(), "data/manifest.jsonl: no such file: run stage 0 first")
-    refused(dataset.extract("model.name", "mn99_as"), "model.name: no backbone is called 'mn99_as'")
+    refused(dataset.extract("model.name", "mn99_as"), "no backbone is called 'mn99_as' (model.name)")
     assert not dataset.data.exists()
     dataset.data.write_text("a file where the folder should be")
     refused(dataset.prepare(), f"{dataset.data}: file exists")
