@@ -212,6 +212,8 @@ def test_list_models(script, tmp_path):
     cells = [line.split() for line in rows]
     assert cells[2][:6] == ["mn04_as", "0.98", "M", "0.11", "G", "0.432"] and rows[2].endswith("download, 4 MB")
     assert rows[0].endswith("in the cache") and rows[1].endswith("by hand")
+    result = script("tools/list_models.py", "cnn6")  # a part of a name
+    assert result.returncode == 0 and result.stdout.splitlines()[1].startswith("panns_cnn6 ")
     result = script("tools/list_models.py", "mn99")
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "mn99" in result.stderr
 
@@ -249,3 +251,14 @@ def test_other_front_ends():
 def test_no_classes():
     with pytest.raises(UserError, match="num_classes is 0"):
         models.create_model("mn01_as", num_classes=0)
+
+
+def test_bn_momentum():
+    """The share of the old running mean that is kept at a step, on the first layer, whose input is known."""
+    model = models.create_model("mn01_as", num_classes=2).train()
+    models.set_bn_momentum(model, 0.75)
+    x = paddle.randn([4, 1, 128, 40])
+    conv, norm = model.features[0][0], model.features[0][1]
+    batch = conv(x).mean([0, 2, 3]).numpy()
+    model(x)
+    np.testing.assert_allclose(norm._mean.numpy(), 0.25 * batch, atol=1e-6)  # it began at zero

@@ -196,3 +196,11 @@ def test_a_backbone_gives_the_original_scores(shared, tmp_path, monkeypatch):
         expected = 1 / (1 + np.exp(-arrays["logits"].astype(np.float64)))
     assert np.abs(found["scores"][0] - expected).max() < 1e-3
     assert found["labels"][found["scores"][0].argmax()] == "Speech"
+
+
+def test_zero_shot_refuses_other_data(tmp_path, script):
+    """The tool's table is of ESC-10's classes: other labels are named."""
+    prepare(tmp_path / "data")
+    result = script("tools/zero_shot.py", "--data", tmp_path / "data", PADDLETAG_HOME=str(tmp_path))
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert "not ESC-10: it has the label 'high'" in result.stderr

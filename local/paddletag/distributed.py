@@ -64,14 +64,6 @@ def gather(value):
     return values
 
 
-def barrier():
-    """Wait for all ranks."""
-    if world_size() > 1:
-        from paddle import distributed
-
-        distributed.barrier()
-
-
 def average_(tensors):
     """Replace each of `tensors` (gradients, BatchNorm statistics; None is left out) by its mean over the ranks.
 
