@@ -28,11 +28,15 @@ _C.data.max_rejected = 0  # how many unusable files to leave out (listed in reje
 _C.model = CfgNode()
 _C.model.name = "mn04_as"  # a backbone of paddletag.models
 _C.model.weights = "pretrained"  # pretrained | none | path of a weight file
+_C.model.freeze = "none"  # none | all: the head alone is trained, on embeddings computed once | so many first stages
+_C.model.freeze_bn = False  # BatchNorm keeps its statistics and weights, as in evaluation
+_C.model.sync_bn = False  # BatchNorm over the clips of all GPUs instead of each one's own
 _C.model.bn_momentum = 0.0  # share of the old running statistics that BatchNorm keeps at a step; 0: the backbone's own
 
 _C.features = CfgNode()
 _C.features.front_end = CfgNode(new_allowed=True)  # settings that replace those of the backbone's own front end
 _C.features.shard_size = 512  # clips per file
+_C.features.online = False  # compute log-mels from the sound in every epoch, instead of once in stage 1
 
 _C.augment = CfgNode()
 _C.augment.mixup = 0.0  # alpha of Beta(alpha, alpha); 0: off
@@ -40,30 +44,60 @@ _C.augment.roll = 0.0  # seconds: largest circular shift in time
 _C.augment.gain = 0.0  # dB: largest change of level, either way
 _C.augment.freq_mask = 0  # mels: widest SpecAugment mask over frequency
 _C.augment.time_mask = 0  # frames: widest SpecAugment mask over time
+_C.augment.wavmix = 0.0  # share of the clips that get another training clip as background; features.online only
+_C.augment.wavmix_snr = 10.0  # dB: lowest level of a clip over its background; drawn from there to 20 dB more
 
 _C.train = CfgNode()
 _C.train.epochs = 10
-_C.train.batch_size = 16  # clips per process and step
+_C.train.batch_size = 16  # clips per process and forward pass
+_C.train.accumulate = 1  # forward passes per step, whose gradients are averaged
+_C.train.optimizer = "adamw"  # adamw | adam | sgd
+_C.train.momentum = 0.9  # of sgd
 _C.train.lr = 3e-4  # peak learning rate
-_C.train.warmup_epochs = 1.0  # linear warm-up; then a cosine down to final_lr
+_C.train.schedule = "cosine"  # cosine | linear: after a linear warm-up | exponential: exponential warm-up, linear down
+_C.train.warmup_epochs = 1.0  # epochs up to lr
+_C.train.hold_epochs = 0.0  # epochs at lr, before it goes down
 _C.train.final_lr = 0.01  # the last step's learning rate, as a fraction of lr
+_C.train.layer_decay = 1.0  # each stage's learning rate as a fraction of that of the stage above it; the head has lr
 _C.train.weight_decay = 1e-4  # none on norms and biases
 _C.train.label_smoothing = 0.0
+_C.train.class_weights = "none"  # none | balanced: rare classes weigh more in the loss
+_C.train.sampler = "shuffle"  # shuffle | balanced: every class is drawn equally often
 _C.train.clip_norm = 0.0  # largest norm of the gradient; 0: any
+_C.train.frozen_epochs = 0  # first epochs, in which the head alone is trained
+_C.train.ema = 0.0  # decay per step of a moving average of the weights, which becomes the model; 0: off
+_C.train.amp = "O0"  # O0 | O1 | O2: Paddle's levels of mixed precision, on GPUs
+_C.train.amp_dtype = "bfloat16"  # bfloat16 | float16 (with loss scaling)
+_C.train.max_bad_steps = 20  # steps in a row whose loss or gradient is not finite: skipped, then the run stops
+_C.train.validation = 0.0  # share of the training clips (whole groups) to validate every epoch on
+_C.train.select = "last"  # last | best: the epoch with the best score on train.validation
 _C.train.seed = 0
 _C.train.workers = 0  # loader processes per rank; 0: load in the training process
 _C.train.log_freq = 10  # steps between two lines of the log
+_C.train.save_steps = 0  # steps between two checkpoints within an epoch; 0: only at its end
 
 _C.evaluate = CfgNode()
 _C.evaluate.batch_size = 32  # windows per step
 
-CHOICES = {"task": ("single_label", "multi_label"), "data.layout": ("csv",)}
+CHOICES = {
+    "task": ("single_label", "multi_label"),
+    "data.layout": ("csv",),
+    "train.optimizer": ("adamw", "adam", "sgd"),
+    "train.schedule": ("cosine", "linear", "exponential"),
+    "train.class_weights": ("none", "balanced"),
+    "train.sampler": ("shuffle", "balanced"),
+    "train.amp": ("O0", "O1", "O2"),
+    "train.amp_dtype": ("bfloat16", "float16"),
+    "train.select": ("last", "best"),
+}
 POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
-    "evaluate.batch_size",
+    "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
-NOT_IN_RESULT = ("train.workers", "train.log_freq", "evaluate.batch_size")  # may change between a run and its resume
+NOT_IN_RESULT = (  # may change between a run and its resume
+    "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
+)  # fmt: skip
 
 
 def defaults():
@@ -193,7 +227,18 @@ def _check(config, path):
         for key, value in config[section].items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
                 raise UserError(f"{path}: {section}.{key} must be 0 or more, not {value}")
+    freeze = get("model.freeze")  # as an attribute, freeze is yacs's own method
+    if freeze not in ("none", "all") and not freeze.isdecimal():
+        raise UserError(f"{path}: model.freeze must be none, all or a number of stages, not {freeze!r}")
     if config.model.bn_momentum >= 1:
         raise UserError(f"{path}: model.bn_momentum must be below 1, not {config.model.bn_momentum}")
-    if config.train.final_lr > 1 or config.train.label_smoothing >= 1:
-        raise UserError(f"{path}: train.final_lr and train.label_smoothing are fractions below 1")
+    for key in ("train.label_smoothing", "train.ema", "train.validation"):
+        if get(key) >= 1:
+            raise UserError(f"{path}: {key} must be below 1, not {get(key)}")
+    for key in ("train.final_lr", "train.layer_decay", "augment.wavmix"):
+        if get(key) > 1:
+            raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
+    if config.train.select == "best" and not config.train.validation:
+        raise UserError(f"{path}: train.select best needs train.validation, a share of the training clips to select on")
+    if config.augment.wavmix and not config.features.online:
+        raise UserError(f"{path}: augment.wavmix mixes sounds, not stored features: set features.online true")
