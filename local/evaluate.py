@@ -1,51 +1,57 @@
-"""Stage 3: a trained model and the fold that it was not trained on -> metrics.json, scores.npz, confusion.png."""
+"""Stage 3: trained models and the fold that they were not trained on -> metrics.json, scores.npz, confusion.png."""
 
 from pathlib import Path
 
 import numpy as np
-from paddletag import checkpoint, distributed, manifest, runtime, shards
+from paddletag import checkpoint, distributed, manifest, online, runtime
 from paddletag import config as configs
 from paddletag.runtime import EVAL, UserError, log
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
-    parser.add_argument("--model", required=True, help="folder of a trained model")
+    parser.add_argument("--model", required=True, nargs="+", help="trained folder; several: their mean score")
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
     parser.add_argument("--fold", type=int, help="default: the fold that the model was not trained on")
+    parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
+    parser.add_argument("--output_dir", help="folder for the results; default: that of the model, if it is one")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     args = parser.parse_args()
     rank = distributed.rank()
     runtime.start_log(quiet=rank > 0)
-    folder = Path(args.model)
+    folders = [Path(folder) for folder in args.model]
+    if args.tta < 1:
+        raise UserError(f"--tta {args.tta}: must be at least 1")
+    if len(folders) > 1 and not args.output_dir:
+        raise UserError("--output_dir is missing: the result of several models belongs to none of their folders")
+    output = Path(args.output_dir or folders[0])
 
-    meta = checkpoint.read_meta(folder)
+    metas = [checkpoint.read_meta(folder) for folder in folders]
     clips, labels = manifest.read(args.data)
-    fold = meta["run"]["fold"] if args.fold is None else args.fold
+    fold = metas[0]["run"]["fold"] if args.fold is None else args.fold
     _, records = manifest.split(clips, fold)
-    if fold != meta["run"]["fold"]:
-        raise UserError(f"--fold {fold}: {folder} was trained on it: test it on fold {meta['run']['fold']} alone")
-    if labels != meta["labels"]:
-        raise UserError(f"{args.data}: its labels are not those that {folder} was trained with")
-    if manifest.digest(clips) != meta["run"]["data"]:
-        raise UserError(
-            f"{args.data}: its clips, labels or folds are not those that {folder} was trained with, so that fold {fold}"
-            " may hold clips that it has met: train again (stage 2), with another --exp"
-        )
-    features = shards.open_features(args.data, checkpoint.front_end(meta), meta["clip_seconds"], records)
-    data = f"{manifest.digest(records)}-{features.digest(records)}"
-    metrics_file, scores_file = folder / "metrics.json", folder / "scores.npz"
+    for folder, meta in zip(folders, metas, strict=True):
+        check(folder, meta, fold, args.data, manifest.digest(clips), labels)
+    members = [open_features(args.data, meta, records) for meta in metas]
+    data = "-".join([manifest.digest(records), *dict.fromkeys(features.digest(records) for features in members)])
+    told = {"fold": fold, "model": "+".join(meta["sha256"] for meta in metas), "data": data, "tta": args.tta}
+    metrics_file, scores_file = output / "metrics.json", output / "scores.npz"
     before = runtime.read_json(metrics_file, "") if metrics_file.exists() and scores_file.exists() else {}
-    if (before.get("model"), before.get("data")) == (meta["sha256"], data):
+    if {key: before.get(key) for key in told} == told:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
 
     from paddletag import dataset, engine, metrics
 
     distributed.init(args.device)
-    model, meta = checkpoint.load_model(folder)
-    config = configs.from_dict(meta["run"]["config"])
-    scores = engine.evaluate(model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size)
+    scores = 0
+    for folder, features in zip(folders, members, strict=True):
+        model, meta = checkpoint.load_model(folder)
+        config = configs.from_dict(meta["run"]["config"])
+        found = engine.evaluate(
+            model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, args.tta
+        )
+        scores = scores + found / len(folders)
     if rank:
         return
     targets = dataset.multi_hot(records, labels)
@@ -58,10 +64,28 @@ def main():
 
         matrix = metrics.confusion(scores, targets)
         found["confused"] = metrics.most_confused(matrix, labels)
-        with runtime.atomic(folder / "confusion.png") as temporary:
+        with runtime.atomic(output / "confusion.png") as temporary:
             plots.confusion(temporary, matrix, labels, f"Fold {fold}: {headline(found)}")
-    runtime.write_json(metrics_file, {"fold": fold, "model": meta["sha256"], "data": data, **found})
+    runtime.write_json(metrics_file, {**told, **found})
     log.log(EVAL, "fold %d: %s; wrote %s", fold, headline(found), metrics_file)
+
+
+def check(folder, meta, fold, data, digest, labels):
+    """UserError for a model that was not made for these clips, or has met those of the fold."""
+    if fold != meta["run"]["fold"]:
+        raise UserError(f"--fold {fold}: {folder} was trained on it: test it on fold {meta['run']['fold']} alone")
+    if labels != meta["labels"]:
+        raise UserError(f"{data}: its labels are not those that {folder} was trained with")
+    if digest != meta["run"]["data"]:
+        raise UserError(
+            f"{data}: its clips, labels or folds are not those that {folder} was trained with, so that fold {fold}"
+            " may hold clips that it has met: train again (stage 2), with another --exp"
+        )
+
+
+def open_features(data, meta, records):
+    online_features = meta["run"]["config"]["features"]["online"]
+    return online.open_features(data, checkpoint.front_end(meta), meta["clip_seconds"], records, online_features)
 
 
 def headline(found):

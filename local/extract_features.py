@@ -21,6 +21,9 @@ def main():
     runtime.start_log(quiet=rank > 0)
 
     front_end = models.front_end(config)
+    if config.features.online:
+        log.info("nothing to extract: with features.online, log-mels are computed from the sound during training")
+        return
     records, _ = manifest.read(args.data, with_rejected=True)
     workers = args.workers or max(1, runtime.cores() // distributed.local_world_size())
     settings = (config.data.clip_seconds, config.features.shard_size, config.data.max_rejected)

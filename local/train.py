@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from paddletag import checkpoint, distributed, download, manifest, models, runtime, shards
+from paddletag import checkpoint, distributed, download, manifest, models, online, runtime
 from paddletag import config as configs
 from paddletag.runtime import UserError, log
 
@@ -14,6 +14,8 @@ def main():
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
     parser.add_argument("--fold", type=int, required=True, help="the fold to hold out: its clips are not looked at")
     parser.add_argument("--exp", required=True, help="folder for the model, its checkpoints and its log")
+    extend = "true: a run that was finished may go on to more train.epochs"
+    parser.add_argument("--extend", type=runtime.flag, default=False, help=extend)
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--opts", nargs="*", default=[], help="settings that override the config: key value ...")
     args = parser.parse_args()
@@ -22,10 +24,11 @@ def main():
     exp = Path(args.exp)
     clips, labels = manifest.read(args.data)
     records, _ = manifest.split(clips, args.fold)
+    refuse_what_a_cpu_cannot(config, args.device)
 
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     front_end = models.front_end(config)
-    features = shards.open_features(args.data, front_end, config.data.clip_seconds, records)
+    features = online.open_features(args.data, front_end, config.data.clip_seconds, records, config.features.online)
     weights_file = missing = None
     try:
         weights_file = models.weights_path(config)
@@ -40,26 +43,28 @@ def main():
         "fold": args.fold,
         "processes": ranks,
     }
-    if finished(exp, run):
+    if finished(exp, run, args.extend):
         log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
         return
     if missing:
         raise missing
 
-    from paddletag import engine  # paddle takes seconds to import: after what can go wrong at once
+    from paddletag import training  # paddle takes seconds to import: after what can go wrong at once
 
     distributed.init(args.device)
     model = models.create_model(config.model.name, len(labels), weights_file or False, config.train.seed)
     model.front_end = front_end
-    if config.model.bn_momentum:
-        models.set_bn_momentum(model, config.model.bn_momentum)
+    validation = []
+    if config.train.validation:
+        records, validation = manifest.inner_split(records, config.train.validation, config.train.seed)
     log.info(
-        "fold %d: %s on %d clips, %d labels, %d process%s, %s",
+        "fold %d: %s on %d clips, %d labels, %d process%s, %s%s",
         *(args.fold, config.model.name, len(records), len(labels), ranks, "es" if ranks > 1 else "", args.device),
+        f", {len(validation)} clips to validate on" if validation else "",
     )
     if rank == 0:
         runtime.write_json(exp / "checkpoints" / "run.json", run)
-    trained = engine.train(model, config, records, labels, features, exp)
+    trained = training.train(model, config, records, labels, features, exp, validation)
     if rank == 0:
         meta = {
             "backbone": config.model.name,
@@ -84,8 +89,21 @@ def refuse_leaking_weights(file, fold, data):
             raise UserError(f"model.weights: {file} has met fold {fold} of this data: no test would mean anything")
 
 
-def finished(exp, run):
-    """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way."""
+def refuse_what_a_cpu_cannot(config, device):
+    """UserError for settings that Paddle has no kernel for on a CPU, or quietly ignores there."""
+    if device != "cpu":
+        return
+    if config.train.amp != "O0":
+        raise UserError(f"train.amp {config.train.amp}: mixed precision does nothing on a CPU: use --gpus, or O0")
+    if config.model.sync_bn:
+        raise UserError("model.sync_bn true: Paddle has no SyncBatchNorm for CPUs: use --gpus, or false")
+
+
+def finished(exp, run, extend=False):
+    """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way.
+
+    extend: a run that was trained for fewer epochs is not finished, and goes on from its last checkpoint.
+    """
     done, checkpoints = (exp / checkpoint.META).exists(), exp / "checkpoints"
     if done:
         before = checkpoint.read_meta(exp)["run"]
@@ -94,10 +112,21 @@ def finished(exp, run):
     else:
         return False
     now = run if run["weights"] else {**run, "weights": before.get("weights")}
+    epochs, wanted = before["config"]["train"]["epochs"], run["config"]["train"]["epochs"]
+    longer = extend and wanted > epochs
+    if longer:
+        now = {**now, "config": {**now["config"], "train": {**now["config"]["train"], "epochs": epochs}}}
     changed = list(checkpoint.differences(before, now))
     if changed:
-        raise UserError(f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove it")
-    return done and (exp / checkpoint.MODEL).exists()
+        hint = ""
+        if not extend and wanted > epochs and len(changed) == 1:
+            hint = " (--extend true goes on from its last checkpoint)"
+        raise UserError(
+            f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove it{hint}"
+        )
+    if longer and not (checkpoints / "last.safetensors").exists():
+        raise UserError(f"{checkpoints / 'last.safetensors'}: no such file: there is nothing to extend")
+    return done and not longer and (exp / checkpoint.MODEL).exists()
 
 
 if __name__ == "__main__":

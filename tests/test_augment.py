@@ -1,9 +1,10 @@
-"""Augmentation of log-mels: against the log-mels of the sound treated alike, and against what masks and mixes show."""
+"""Augmentation: against the log-mels of the sound treated alike, and against what masks and mixes show."""
 
 import numpy as np
+import paddle
 import pytest
 import scipy.stats
-from paddletag import augment, config, frontend
+from paddletag import augment, config, frontend, losses
 from prepared import tone
 
 
@@ -117,6 +118,63 @@ def test_mixup_mixes_inputs_and_targets_alike():
     share = scipy.stats.beta(0.3, 0.3)
     drawn = own[(mixed_targets > 0).sum(1) == 2]  # the larger of lambda and 1 - lambda
     assert scipy.stats.kstest(drawn, lambda x: share.cdf(x) - share.cdf(1 - x)).pvalue > 0.01
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_the_loss_of_a_mixture_is_that_of_either_clip_by_its_share(task):
+    generator = np.random.default_rng(3)
+    size, classes = 6, 5
+    targets = (generator.random((size, classes)) < 0.5).astype(np.float32)
+    targets[:, 0] = 1  # a label that all have, and so the mixtures
+    if task == "single_label":
+        targets = np.eye(classes, dtype=np.float32)[generator.integers(classes, size=size)]
+    marks = np.eye(size, dtype=np.float32)[:, None]  # [B, 1, B]: which clips are in a mixture, by their shares
+    mixed, mixed_targets = augment.mixup(marks, targets, 0.5, np.random.default_rng(0))
+    if task == "multi_label":
+        np.testing.assert_allclose(mixed_targets[:, 0], 1, atol=1e-6)
+    logits = generator.standard_normal((size, classes)).astype(np.float32)
+
+    def loss(logits, targets):
+        return float(losses.loss(task, paddle.to_tensor(logits[None]), paddle.to_tensor(targets[None])))
+
+    for row in range(size):
+        parts = sum(mixed[row, 0, clip] * loss(logits[row], targets[clip]) for clip in range(size))
+        np.testing.assert_allclose(loss(logits[row], mixed_targets[row]), parts, rtol=1e-5)
+
+
+def test_a_background_lies_under_the_clip_at_the_levels_that_are_set(wave):
+    background = np.random.default_rng(2).laplace(size=len(wave)).astype(np.float32) * 5 + 1
+    found = []
+    for seed in range(200):
+        mixed = augment.wavmix(wave, background, 10.0, np.random.default_rng(seed))
+        assert mixed.dtype == np.float32
+        under = mixed.astype(np.float64) - wave
+        assert np.corrcoef(under, background)[0, 1] > 0.999
+        found.append(10 * np.log10((wave.astype(np.float64) ** 2).sum() / (under**2).sum()))
+    assert scipy.stats.kstest(found, scipy.stats.uniform(10, 20).cdf).pvalue > 0.01
+    assert 9.99 < min(found) < 11 and 29 < max(found) < 30.01
+
+
+def test_a_longer_background_gives_an_excerpt_and_a_shorter_one_is_repeated():
+    wave, starts = frozen(50), set()
+    ramp = np.arange(1, 61, dtype=np.float32)
+    for seed in range(150):
+        under = augment.wavmix(wave, ramp, 0.0, np.random.default_rng(seed)).astype(np.float64) - wave
+        start = round(under[0] / np.diff(under).mean()) - 1
+        np.testing.assert_allclose(under / under[0], ramp[start : start + 50] / ramp[start], rtol=1e-4, atol=1e-3)
+        starts.add(start)
+    assert starts == set(range(11))
+    under = augment.wavmix(wave, ramp[:20], 0.0, np.random.default_rng(0)).astype(np.float64) - wave
+    repeated = np.concatenate([ramp[:20], ramp[:20], ramp[:10]])
+    np.testing.assert_allclose(under / under[0], repeated, rtol=1e-4, atol=1e-3)
+
+
+def test_nothing_is_laid_under_silence_nor_silence_under_anything():
+    sound, silence = frozen(40), np.zeros(40, np.float32)
+    np.testing.assert_array_equal(augment.wavmix(silence, sound, 10.0, np.random.default_rng(0)), silence)
+    np.testing.assert_array_equal(augment.wavmix(sound, silence, 10.0, np.random.default_rng(0)), sound)
+    faint = augment.wavmix(sound, sound * np.float32(1e-30), 10.0, np.random.default_rng(0))
+    assert np.isfinite(faint).all() and (faint != sound).any()
 
 
 def all_of_them(**changes):

@@ -1,9 +1,12 @@
 """Which clips come in which order and excerpt: against what can be read off clips whose values are their numbers."""
 
+from collections import Counter
+
 import numpy as np
 import paddle
 import pytest
-from paddletag import config, dataset, frontend
+from paddletag import audio, config, dataset, frontend
+from paddletag.runtime import UserError
 from prepared import LABELS, prepare
 
 CLIPS, FRAMES = 22, 6
@@ -15,9 +18,9 @@ def numbered():
     return records, {record["id"]: np.full((FRAMES, 3), i, np.float16) for i, record in enumerate(records)}
 
 
-def settings(size=4, seed=0, **augment):
+def settings(size=4, seed=0, accumulate=1, sampler="shuffle", **augment):
     tree = config.defaults()
-    tree.train.batch_size, tree.train.seed = size, seed
+    tree.train.update(batch_size=size, seed=seed, accumulate=accumulate, sampler=sampler)
     tree.augment.update(augment)
     return tree
 
@@ -87,6 +90,80 @@ def test_two_ranks_share_the_step_of_one_rank(sounds):
             np.testing.assert_array_equal(np.concatenate([part[k] for part in two]), one[k])
 
 
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+@pytest.mark.parametrize(("ranks", "accumulate"), [(2, 1), (3, 1), (1, 2), (1, 3), (3, 2)])
+def test_steps_hold_the_same_clips_however_they_are_dealt_out(sampler, ranks, accumulate):
+    records = [{"id": f"clip{i}", "labels": [LABELS[i % 5 == 0]]} for i in range(31)]
+    features = {record["id"]: np.full((FRAMES, 3), i, np.float16) for i, record in enumerate(records)}
+    whole = numbers(batches(records, features, size=12, sampler=sampler))
+    options = dict(size=12 // ranks // accumulate, accumulate=accumulate, ranks=ranks, sampler=sampler)
+    parts = [batches(records, features, rank=rank, **options) for rank in range(ranks)]
+    assert {len(part) for part in parts} == {2 * accumulate}  # passes: of the third step only 7 clips are there
+    passes = [part[k][0][:, 0, 0] for k in range(2 * accumulate) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(passes), whole)
+
+
+def test_an_accumulated_step_is_whole_or_absent():
+    sizes = {(size, accumulate): len(batches(*numbered(), size=size, accumulate=accumulate)) for size, accumulate in
+             ((4, 1), (4, 2), (4, 3), (4, 5), (4, 6), (22, 1), (11, 2), (23, 1))}  # fmt: skip
+    assert sizes == {(4, 1): 5, (4, 2): 4, (4, 3): 3, (4, 5): 5, (4, 6): 0, (22, 1): 1, (11, 2): 2, (23, 1): 0}
+
+
+SIZES = {"a": 1, "b": 3, "c": 26, "d": 70}  # labels and their clips
+
+
+def drawn(records, seed=0):
+    return dataset.balanced(records, np.random.default_rng(seed))
+
+
+def test_balanced_gives_labels_and_their_clips_equal_turns():
+    records = [{"labels": [name]} for name, size in SIZES.items() for _ in range(size)]
+    order = drawn(records)
+    assert order.shape == (100,)
+    turns = [records[row]["labels"][0] for row in order]
+    for begin in range(0, 100, 4):
+        assert sorted(turns[begin : begin + 4]) == ["a", "b", "c", "d"]
+    assert len({tuple(turns[begin : begin + 4]) for begin in range(0, 100, 4)}) > 5  # rounds are shuffled
+    for name, size in SIZES.items():
+        own = [row for row, turn in zip(order, turns, strict=True) if turn == name]
+        assert len(own) == 25
+        for begin in range(0, 25, size):  # every clip comes once before any comes again
+            some = own[begin : begin + size]
+            assert len(set(some)) == len(some) == min(size, 25 - begin)
+        assert own != sorted(own) or size == 1
+    b = [row for row, turn in zip(order, turns, strict=True) if turn == "b"]
+    assert len({tuple(b[begin : begin + 3]) for begin in range(0, 24, 3)}) > 1  # clips are shuffled anew
+    assert (drawn(records) == order).all() and (drawn(records, 1) != order).any()
+
+
+def test_balanced_with_several_labels_and_none():
+    records = [{"labels": ["x", "y"]}, {"labels": []}, {"labels": ["y"]}, {"labels": ["x"]}, {"labels": []}] * 40
+    met = Counter(row % 5 for row in drawn(records))
+    # 100 turns each of x (80 clips) and y (80 clips): every one once, and 20 of them again.
+    assert met.total() == 200 and set(met) == {0, 2, 3} and 80 <= met[0] <= 120
+    assert 40 <= met[2] <= 60 and 40 <= met[3] <= 60
+    rare = [{"labels": ["x"]}] * 99 + [{"labels": ["x", "z"]}]
+    assert (drawn(rare) == 99).sum() in (50, 51)  # z's turns, and perhaps one of x's
+
+
+def test_the_sampler_follows_the_config_seed_and_epoch():
+    records = [{"id": f"clip{i}", "labels": [LABELS[i == 0]]} for i in range(CLIPS)]
+    features = numbered()[1]
+
+    def order(**options):
+        items = batches(records, features, **{"sampler": "balanced", **options})
+        for log_mel, targets in read(items):
+            np.testing.assert_array_equal(targets.argmax(1), log_mel[:, 0, 0] == 0)
+        return numbers(items)
+
+    first = order()
+    assert (first == 0).sum() == len(first) // 2
+    np.testing.assert_array_equal(order(), first)
+    for other in ({"epoch": 1}, {"seed": 1}):
+        assert (order(**other) != first).any()
+    assert (order(sampler="shuffle") == 0).sum() <= 1
+
+
 def test_every_batch_of_every_rank_mixes_in_its_own_way(sounds, monkeypatch):
     drawn = []
     monkeypatch.setattr(dataset, "mixup", lambda *args: (drawn.append(args[3].uniform()), args[:2])[1])
@@ -106,6 +183,33 @@ def test_the_loader_gives_the_items_in_order(sounds, workers):
         assert isinstance(log_mel, paddle.Tensor) and log_mel.dtype == targets.dtype == paddle.float32
         np.testing.assert_array_equal(log_mel.numpy(), expected_log_mel)
         np.testing.assert_array_equal(targets.numpy(), expected_targets)
+
+
+@pytest.mark.parametrize(("workers", "first"), [(0, 4), (2, 4), (0, 6)])
+def test_the_loader_goes_on_at_an_item(sounds, workers, first):
+    items = batches(*sounds, mixup=0.4, **ALL)
+    loaded = list(dataset.loader(items, workers, first))
+    assert len(loaded) == 6 - first
+    for found, expected in zip(loaded, read(items)[first:], strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_says_in_one_line_what_a_user_can_mend(workers):
+    class Spoilt(paddle.io.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, k):
+            if k == 2:
+                raise audio.AudioError("a.wav: is empty")
+            return np.full(3, k, np.float32), np.zeros(1, np.float32)
+
+    met = []
+    with pytest.raises(UserError, match=r"^a\.wav: is empty$"):
+        met.extend(float(values[0]) for values, _ in dataset.loader(Spoilt(), workers))
+    assert met == [0, 1]
 
 
 def test_purposes_do_not_share_a_stream():

@@ -1,10 +1,11 @@
-"""Losses and activations: against scikit-learn, scipy and the formulas."""
+"""Losses, class weights and activations: against scikit-learn, scipy, PyTorch and the formulas."""
 
 import numpy as np
 import paddle
 import pytest
 import scipy.special
 import sklearn.metrics
+import sklearn.utils.class_weight
 from paddletag import losses
 
 GENERATOR = np.random.default_rng(0)
@@ -63,3 +64,57 @@ def test_activation():
 
     np.testing.assert_allclose(scores("single_label"), scipy.special.softmax(LOGITS, axis=1), rtol=1e-5)
     np.testing.assert_allclose(scores("multi_label"), scipy.special.expit(LOGITS), rtol=1e-5)
+
+
+WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25], np.float32)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("targets", [ONE_HOT, MIXED])
+def test_weighted_cross_entropy_is_pytorchs_for_shares_of_classes(targets, smoothing):
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(LOGITS), torch.tensor(targets), torch.tensor(WEIGHTS), label_smoothing=smoothing
+    )
+    found = loss("single_label", targets, label_smoothing=smoothing, class_weights=paddle.to_tensor(WEIGHTS))
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    assert found != pytest.approx(loss("single_label", targets, label_smoothing=smoothing), rel=1e-2)
+
+
+@pytest.mark.parametrize("targets", [MULTI_HOT, MIXED])
+def test_weighted_binary_cross_entropy_is_pytorchs_with_weights_of_presence(targets):
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor(LOGITS), torch.tensor(targets), pos_weight=torch.tensor(WEIGHTS)
+    )
+    found = loss("multi_label", targets, class_weights=paddle.to_tensor(WEIGHTS))
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("task, targets", [("single_label", MIXED), ("multi_label", MULTI_HOT)])
+def test_the_weighted_loss_of_halves_is_that_of_the_whole_and_equal_weights_change_nothing(task, targets):
+    weights = paddle.to_tensor(WEIGHTS)
+
+    def part(rows, **options):
+        logits, wanted = (paddle.to_tensor(array[rows]) for array in (LOGITS, targets))
+        return float(losses.loss(task, logits, wanted, **options))
+
+    halves = [part(slice(0, 3), class_weights=weights), part(slice(3, 6), class_weights=weights)]
+    assert np.mean(halves) == pytest.approx(part(slice(0, 6), class_weights=weights), rel=1e-5)
+    assert part(slice(0, 7), class_weights=paddle.ones([4])) == pytest.approx(loss(task, targets), rel=1e-5)
+
+
+def test_class_weights_are_scikit_learns():
+    numbers = np.array([0] * 50 + [2] * 5 + [3] * 20)
+    found = losses.class_weights(np.eye(4)[numbers])
+    expected = sklearn.utils.class_weight.compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=numbers)
+    np.testing.assert_allclose(found[[0, 2, 3]], expected, rtol=1e-6)
+    assert found[1] == 1 and found.dtype == np.float32  # never there
+    assert found[numbers].mean() == pytest.approx(1)
+    np.testing.assert_array_equal(losses.class_weights(np.tile(np.eye(4), (3, 1))), np.ones(4))
+
+
+def test_class_weights_of_several_labels():
+    targets = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]])
+    np.testing.assert_allclose(losses.class_weights(targets), [6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)])
+    np.testing.assert_array_equal(losses.class_weights(np.zeros((2, 3))), np.ones(3))

@@ -1,6 +1,7 @@
 """From a table to records: what is read, in which order, and what is refused."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -248,3 +249,77 @@ def test_ids_are_as_short_as_they_can_be(names, ids, tmp_path):
     records = [{"audio": str(tmp_path / name)} for name in names]
     manifest._shorten_ids(records, tmp_path)
     assert [record["id"] for record in records] == ids
+
+
+def clips(*labels, **more):
+    """Records with these lists of labels, and a value each of `more`."""
+    rows = [{"id": str(n), "labels": list(names)} for n, names in enumerate(labels)]
+    for key, values in more.items():
+        for row, value in zip(rows, values, strict=True):
+            row.update({key: value})
+    return rows
+
+
+def counts(records):
+    return Counter(name for record in records for name in record["labels"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "total"),
+    [
+        ({"a": 40, "b": 20, "c": 10}, 0.1, 7),  # 4, 2, 1
+        ({name: 4 for name in "abcdefghij"}, 0.1, 4),  # 0.4 each: four labels give one
+        ({"a": 1000, **{f"b{n}": 4 for n in range(100)}}, 0.1, 140),  # 100, and 40 of the others
+        ({"a": 3, "b": 2, "c": 1}, 0.01, 1),  # one at least
+    ],
+)
+def test_inner_split_is_stratified(sizes, share, total):
+    records = clips(*([name] for name, size in sizes.items() for _ in range(size)))
+    drawn = set()
+    for seed in range(5):
+        kept, aside = manifest.inner_split(records, share, seed)
+        assert kept == [r for r in records if r not in aside] and aside == [r for r in records if r not in kept]
+        assert (kept, aside) == manifest.inner_split(records, share, seed)
+        assert len(aside) == total and set(counts(kept)) == set(sizes)
+        if total > 1:
+            assert all(abs(counts(aside)[name] - share * size) < 1 for name, size in sizes.items())
+        drawn.add(tuple(r["id"] for r in aside))
+    assert len(drawn) > 1
+
+
+def test_inner_split_of_several_labels_is_closer_to_the_share_than_chance():
+    generator = np.random.default_rng(0)
+    common = 1 / np.arange(1, 41)
+    drawn = (generator.choice(40, generator.integers(4), False, common / common.sum()) for _ in range(1000))
+    records = clips(*([f"l{n}" for n in numbers] for numbers in drawn))  # some have no label
+    whole = counts(records)
+
+    def error(some):
+        return np.mean([abs(counts(some)[name] - 0.2 * whole[name]) for name in whole])
+
+    kept, aside = manifest.inner_split(records, 0.2, 0)
+    assert abs(len(aside) - 200) <= 10 and set(counts(kept)) == set(whole)
+    chance = [error([records[n] for n in generator.permutation(1000)[:200]]) for _ in range(20)]
+    assert error(aside) < 0.5 * min(chance)
+
+
+def test_inner_split_keeps_groups_whole():
+    labels = [["ab"[n % 2]] for n in range(120)]
+    records = clips(*labels, group=[n // 6 for n in range(120)])  # 20 groups, 3 clips of either label in each
+    del records[0]["group"]  # a clip of its own: row 0, which is not group 0
+    for seed in range(5):
+        kept, aside = manifest.inner_split(records, 0.2, seed)
+        assert {r.get("group") for r in kept}.isdisjoint(r.get("group") for r in aside)
+        assert abs(len(aside) - 24) <= 3 and abs(counts(aside)["a"] - counts(aside)["b"]) <= 1
+    halves = clips(*labels, group=[n // 60 for n in range(120)])
+    assert [len(side) for side in manifest.inner_split(halves, 0.1, 0)] == [60, 60]  # there is no smaller one
+
+
+def test_inner_split_leaves_every_label_in_training():
+    for share in (0.3, 0.9):
+        kept, aside = manifest.inner_split(clips("a", "ab", "b", "c", "ad", "b"), share, 0)
+        assert aside and set(counts(kept)) == set("abcd")
+        assert {"3", "4"} <= {record["id"] for record in kept}  # the only ones with c and d
+    for records in (clips("a", "b"), clips("a", "a", group="xx"), clips("a"), clips("")):
+        with pytest.raises(UserError, match=r"train\.validation: none of the \d clips can be set aside"):
+            manifest.inner_split(records, 0.5, 0)

@@ -1,6 +1,25 @@
-"""Augmentation of log-mel clips: functions of a sample and a numpy random generator, which is the only randomness."""
+"""Augmentation of clips: functions of a sample and a numpy random generator, which is the only randomness."""
 
 import numpy as np
+
+SNR_RANGE = 20  # dB between the loudest and the softest background
+
+
+def wavmix(wave, background, snr, generator):
+    """Lay another sound under a waveform [N], for `snr` to `snr` + 20 dB between their mean powers: float32 [N].
+
+    A random excerpt of a longer background is taken; a shorter one is repeated. Beside a silent clip no background has
+    a level, and a silent background is none: then the clip is returned as it is. Its labels stay its own, as those of
+    what is heard in front: to mix the labels as well is what `mixup` does.
+    """
+    extra = len(background) - len(wave)
+    start = int(generator.integers(extra + 1)) if extra > 0 else 0
+    background = np.resize(background[start : start + len(wave)], len(wave)).astype(np.float64)
+    ratio = 10 ** (generator.uniform(snr, snr + SNR_RANGE) / 10)
+    power, other = np.square(wave, dtype=np.float64).mean(), np.square(background).mean()
+    if not (power and other):
+        return wave
+    return (wave + np.sqrt(power / other / ratio) * background).astype(np.float32)
 
 
 def crop(log_mel, frames, generator):
@@ -43,7 +62,8 @@ def mixup(batch, targets, alpha, generator):
     """Mix each clip of [B, T, M] with another of the batch, and their targets [B, C] alike.
 
     mixup (Zhang et al., arXiv 1710.09412), with lambda ~ Beta(alpha, alpha) per clip, and not below 1/2, so that the
-    clip itself prevails.
+    clip itself prevails. The targets of several labels are mixed in the same way: both losses are linear in the
+    targets, so that the loss of the mixture is that of either clip's labels, weighted by its share.
     """
     share = generator.beta(alpha, alpha, len(batch)).astype(np.float32)
     share = np.maximum(share, 1 - share)

@@ -12,6 +12,7 @@ from paddletag import frontend, models, runtime, weights
 from paddletag.runtime import UserError
 
 MODEL, META = "model.safetensors", "model.json"
+STATISTICS = ("._mean", "._variance")  # how the names of BatchNorm's running statistics end
 _META = dict(backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str)
 
 
@@ -89,42 +90,98 @@ def differences(before, now, prefix=""):
             yield f"{name} was {old!r}, is {new!r}"
 
 
-def save_state(path, model, optimizer, progress):
+def save_weights(path, model):
+    """The weights alone, as one file that is whole or absent."""
+    weights.write(path, _arrays(model), {})
+
+
+def load_weights(path, model):
+    """Restore what `save_weights` wrote."""
+    _fill(model, weights.read(path))
+
+
+def save_state(path, model, optimizer, progress, scaler=None, average=None):
     """Write all that training needs to go on, as one file that is whole or absent.
 
     progress: plain values such as the epoch. The optimizer's moments are kept by the structured names of their
-    parameters: paddle's automatic ones (`conv2d_17.w_0`) depend on what else was built in the process.
+    parameters: paddle's automatic ones (`conv2d_17.w_0`) depend on what else was built in the process. In mixed
+    precision (O2) the weights are the optimizer's own, in float32. average: an `optim.Average`.
     """
-    arrays = {f"model/{name}": array for name, array in _arrays(model).items()}
     state = optimizer.state_dict()
+    arrays = {f"model/{name}": array for name, array in _arrays(model, state.get("master_weights", {})).items()}
     for name, parameter in model.named_parameters():
         for key in [key for key in state if key.startswith(f"{parameter.name}_")]:
-            arrays[f"optimizer/{name}/{key[len(parameter.name) + 1 :]}"] = np.asarray(state[key])
+            moment = key[len(parameter.name) + 1 :].rpartition("_")[0] + "_0"  # 1, where another optimizer was before
+            arrays[f"optimizer/{name}/{moment}"] = np.asarray(state[key])
+    if average:
+        arrays.update((f"average/{name}", tensor.numpy()) for name, tensor in average.state.items())
+        progress = {**progress, "averaged": average.updates}
+    if scaler is not None and scaler.is_enable():
+        scale = {key: np.asarray(value).tolist() for key, value in scaler.state_dict().items()}
+        progress = {**progress, "scaler": scale}
     weights.write(path, arrays, {"progress": json.dumps(progress)})
 
 
-def load_state(path, model, optimizer):
-    """Restore what `save_state` wrote; return its `progress`. UserError for a damaged file."""
-    import paddle
+class Saved:
+    """What `load_state` has read: `progress`, and the optimizer's share, for when there is an optimizer."""
 
+    def __init__(self, arrays, progress):
+        self.arrays, self.progress = arrays, progress
+
+    def restore(self, model, optimizer):
+        """Give the optimizer its moments back, and in mixed precision (O2) its weights."""
+        import paddle
+
+        auto = {name: parameter.name for name, parameter in model.named_parameters()}
+        state = {}
+        for key, array in self.arrays.items():
+            if key.startswith("optimizer/"):
+                _, name, moment = key.split("/")
+                state[f"{auto[name]}_{moment}"] = paddle.to_tensor(array)
+        masters = optimizer.state_dict().get("master_weights")
+        if masters is not None:
+            state["master_weights"] = {
+                auto[name]: paddle.to_tensor(self.arrays[f"model/{name}"]) for name in auto if auto[name] in masters
+            }
+        optimizer.set_state_dict(state)
+
+
+def load_state(path, model, scaler=None, average=None):
+    """Restore what `save_state` wrote, but for the optimizer's share: a `Saved`. UserError for a damaged file."""
     try:
         arrays = weights.read(path)
         with safe_open(path, "numpy") as file:
             progress = json.loads(file.metadata()["progress"])
+        _fill(model, {name: arrays[f"model/{name}"] for name in model.state_dict()})
+        if average:
+            average.load({name: arrays[f"average/{name}"] for name in average.state}, progress.pop("averaged"))
+        if scaler is not None and scaler.is_enable():
+            known = progress.pop("scaler")
+            scaler.load_state_dict({**known, "scale": np.array(known["scale"], np.float32)})
     except (UserError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{error}; {path}: is no checkpoint to go on from: remove it to train from the start") from None
-    state = model.state_dict()
-    for name, tensor in state.items():
-        tensor.set_value(arrays[f"model/{name}"])
+    return Saved(arrays, progress)
+
+
+def full_precision(model, optimizer):
+    """Turn a model that was trained in mixed precision O2 back to float32, with the optimizer's own weights."""
+    arrays = _arrays(model, optimizer.state_dict().get("master_weights", {}))
+    _fill(model.float(), arrays)
+
+
+def _arrays(model, masters=()):
+    """The model's state as float32 arrays (integers stay); `masters` are the optimizer's copies of some weights."""
     auto = {name: parameter.name for name, parameter in model.named_parameters()}
-    moments = {}
-    for key, array in arrays.items():
-        if key.startswith("optimizer/"):
-            _, name, moment = key.split("/")
-            moments[f"{auto[name]}_{moment}"] = paddle.to_tensor(array)
-    optimizer.set_state_dict(moments)
-    return progress
+    found = {}
+    for name, tensor in model.state_dict().items():
+        tensor = masters[auto[name]] if auto.get(name) in masters else tensor
+        found[name] = (tensor.astype("float32") if tensor.is_floating_point() else tensor).numpy()
+    return found
 
 
-def _arrays(model):
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+def _fill(model, arrays):
+    """Set the model's state from arrays, in its own precision."""
+    import paddle
+
+    for name, tensor in model.state_dict().items():
+        tensor.set_value(paddle.to_tensor(arrays[name]).astype(tensor.dtype))

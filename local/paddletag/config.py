@@ -240,5 +240,7 @@ def _check(config, path):
             raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
     if config.train.select == "best" and not config.train.validation:
         raise UserError(f"{path}: train.select best needs train.validation, a share of the training clips to select on")
+    if config.train.amp == "O2" and config.train.frozen_epochs:
+        raise UserError(f"{path}: train.frozen_epochs goes with train.amp O0 or O1, not with O2")
     if config.augment.wavmix and not config.features.online:
         raise UserError(f"{path}: augment.wavmix mixes sounds, not stored features: set features.online true")

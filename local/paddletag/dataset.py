@@ -3,10 +3,13 @@
 Order and augmentation are functions of (seed, epoch, position), so that a resumed run meets the same batches.
 """
 
+from collections import defaultdict
+
 import numpy as np
 import paddle
 
 from paddletag.augment import augment, crop, mixup
+from paddletag.runtime import UserError
 
 
 def random(purpose, *key):
@@ -33,41 +36,97 @@ def window_starts(frames, length):
     return np.round(np.linspace(0, max(frames - length, 0), count)).astype(int)
 
 
+def balanced(records, generator):
+    """The order of an epoch in which all labels have their turns: int [N], rows of `records` that may recur.
+
+    As in PANNs (Kong et al., arXiv 1912.10211): labels come in shuffled rounds, and each gives the next of its clips,
+    which it shuffles anew whenever all of them have had their turn. Clips without a label are not drawn.
+    """
+    rows = defaultdict(list)
+    for row, record in enumerate(records):
+        for name in record["labels"]:
+            rows[name].append(row)
+    rounds = -(-len(records) // len(rows))
+    turns = generator.permuted(np.tile(np.arange(len(rows)), (rounds, 1)), axis=1).ravel()[: len(records)]
+    order = np.empty(len(records), int)
+    for label, clips in enumerate(rows.values()):
+        places = np.flatnonzero(turns == label)
+        passes = -(-len(places) // len(clips))
+        order[places] = generator.permuted(np.tile(clips, (passes, 1)), axis=1).ravel()[: len(places)]
+    return order
+
+
 class TrainBatches(paddle.io.Dataset):
     """One epoch of training batches of one rank, as a data set whose items are whole batches.
 
-    Item k is (log-mel float32 [B, T, M], targets float32 [B, C]). The clips are shuffled by (seed, epoch), the last
-    ones that do not fill a step of all ranks are left to another epoch, and step k's are dealt out to the ranks.
+    Item k is (log-mel float32 [B, T, M], targets float32 [B, C]), of forward pass k of this rank. The clips are ordered
+    by (seed, epoch) and dealt out to the passes, and in each of them to the ranks. A step has `train.accumulate`
+    passes; the last clips, which do not fill a step of all ranks, are left to another epoch.
     """
 
     def __init__(self, records, labels, features, front_end, frames, config, epoch, rank=0, ranks=1):
-        self.records, self.features, self.front_end, self.frames = records, features, front_end, frames
-        self.targets = multi_hot(records, labels)
+        self.records, self.labels = records, labels
+        self.features, self.front_end, self.frames = features, front_end, frames
         self.settings, self.seed, self.epoch = config.augment, config.train.seed, epoch
-        self.size, self.rank, self.ranks = config.train.batch_size, rank, ranks
-        self.order = random("order", self.seed, epoch).permutation(len(records))
+        self.size, self.accumulate = config.train.batch_size, config.train.accumulate
+        self.rank, self.ranks = rank, ranks
+        generator = random("order", self.seed, epoch)
+        shuffle = config.train.sampler == "shuffle"
+        self.order = generator.permutation(len(records)) if shuffle else balanced(records, generator)
 
     def __len__(self):
-        return len(self.order) // (self.size * self.ranks)
+        return len(self.order) // (self.size * self.ranks * self.accumulate) * self.accumulate
 
-    def __getitem__(self, step):
-        first = (step * self.ranks + self.rank) * self.size
-        clips = []
-        for position in range(first, first + self.size):
-            generator = random("clip", self.seed, self.epoch, position)
-            log_mel = self.features[self.records[self.order[position]]["id"]]
-            log_mel = crop(log_mel, self.frames, generator).astype(np.float32)
-            clips.append(augment(log_mel, self.settings, self.front_end, generator))
-        batch, targets = np.stack(clips), self.targets[self.order[first : first + self.size]]
+    def __getitem__(self, k):
+        first = (k * self.ranks + self.rank) * self.size
+        positions = range(first, first + self.size)
+        batch = np.stack([self._clip(position) for position in positions])
+        targets = multi_hot([self.records[self.order[position]] for position in positions], self.labels)
         if self.settings.mixup:
-            generator = random("mixup", self.seed, self.epoch, step, self.rank)
+            generator = random("mixup", self.seed, self.epoch, k, self.rank)
             batch, targets = mixup(batch, targets, self.settings.mixup, generator)
         return batch, targets
 
+    def _clip(self, position):
+        """The clip at a position of the epoch's order, augmented: float32 [T, M]."""
+        generator, row = random("clip", self.seed, self.epoch, position), self.order[position]
+        if self.settings.wavmix:  # the config asks for `online.OnlineFeatures` then
+            log_mel = self.features.clip(self.records, row, generator, self.settings)
+        else:
+            log_mel = self.features[self.records[row]["id"]]
+        log_mel = crop(log_mel, self.frames, generator).astype(np.float32)
+        return augment(log_mel, self.settings, self.front_end, generator)
 
-def loader(batches, workers=0):
-    """Iterate over a data set of whole batches with paddle's DataLoader, `workers` processes reading ahead."""
-    return paddle.io.DataLoader(batches, batch_size=None, shuffle=False, num_workers=workers)
+
+class _From(paddle.io.Dataset):
+    """The items of a data set from `first` on, each behind the text of the user's error that took its place, or "".
+
+    An exception would reach paddle's reader thread as a traceback, and its caller as "the queue was killed".
+    """
+
+    def __init__(self, batches, first):
+        self.batches, self.first = batches, first
+
+    def __len__(self):
+        return len(self.batches) - self.first
+
+    def __getitem__(self, k):
+        try:
+            return "", *self.batches[self.first + k]
+        except UserError as error:
+            return str(error), np.zeros(0, np.float32)
+
+
+def loader(batches, workers=0, first=0):
+    """Iterate over a data set of whole batches from item `first` on, with paddle's DataLoader.
+
+    `workers` processes read ahead; with 0, this one reads. UserError as the data set's items.
+    """
+    items = paddle.io.DataLoader(_From(batches, first), batch_size=None, shuffle=False, num_workers=workers)
+    for error, *batch in items:
+        if error:
+            raise UserError(error)
+        yield batch
 
 
 def windows(clips, length, size):

@@ -1,19 +1,38 @@
 """What `task` chooses: the loss to train with, and the activation that turns logits into scores."""
 
+import numpy as np
 from paddle.nn import functional as F
 
 
-def loss(task, logits, targets, label_smoothing=0.0):
+def loss(task, logits, targets, label_smoothing=0.0, class_weights=None):
     """Mean loss of logits [B, C] against targets [B, C], which mixup may have made fractional.
 
-    single_label: cross-entropy; multi_label: binary cross-entropy.
+    single_label: cross-entropy; multi_label: binary cross-entropy. class_weights: float32 [C], by which each class's
+    share of a target counts more or less (multi_label: its presence; its absence counts 1). The sum is divided by
+    the number of clips (multi_label: times classes), not by the weights that are in this batch: so a mean over parts of
+    a batch is that of the whole, and a batch of rare classes keeps its weight.
     """
     if label_smoothing:
         even = 1 / targets.shape[1] if task == "single_label" else 0.5
         targets = (1 - label_smoothing) * targets + label_smoothing * even
     if task == "single_label":
-        return F.cross_entropy(logits, targets, soft_label=True)
-    return F.binary_cross_entropy_with_logits(logits, targets)
+        if class_weights is None:
+            return F.cross_entropy(logits, targets, soft_label=True)
+        return -(class_weights * targets * F.log_softmax(logits, axis=-1)).sum(-1).mean()
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
+
+
+def class_weights(targets):
+    """Targets [N, C] of 0 and 1 -> float32 [C]: each class's weight, inverse to how often it is there.
+
+    As scikit-learn's "balanced": labels / (classes * labels of this class), so that the mean over all labels is 1. A
+    class that is never there has 1.
+    """
+    counts = np.asarray(targets, np.float64).sum(axis=0)
+    there = counts > 0
+    weights = np.ones(len(counts))
+    weights[there] = counts.sum() / (there.sum() * counts[there])
+    return weights.astype(np.float32)
 
 
 def activation(task, logits):

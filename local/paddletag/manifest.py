@@ -6,11 +6,14 @@ A record is {"id", "audio", "labels": [names], "fold" or "split", "group"?, "sta
 import csv
 import fcntl
 import hashlib
+import heapq
 import json
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from paddletag import audio, runtime
 from paddletag.runtime import UserError, progress
@@ -234,3 +237,62 @@ def split(records, fold):
     if fold not in folds:
         raise UserError(f"fold {fold}: no such fold in the data; there are: {', '.join(map(str, folds))}")
     return [r for r in records if r["fold"] != fold], [r for r in records if r["fold"] == fold]
+
+
+def inner_split(records, share, seed):
+    """(training records, validation records): about `share` of `records` and of every label, drawn by `seed`.
+
+    Groups stay whole, and every label keeps clips to train on; one clip or group is set aside at least. UserError if
+    that cannot be.
+    """
+    rows = defaultdict(list)  # of the units that stay together: groups, and clips without one
+    for row, record in enumerate(records):
+        rows["group" in record, record.get("group", row)].append(row)
+    units = list(rows.values())
+    units = [units[i] for i in np.random.default_rng((0, seed)).permutation(len(units))]
+    counts = [Counter(name for row in unit for name in records[row]["labels"] or [None]) for unit in units]
+    left, queues = Counter(), defaultdict(list)  # by label (None: clips without one): clips to train on, its units
+    for i, count in enumerate(counts):
+        left.update(count)
+        for name in count:
+            queues[name].append(i)
+    lacks, total = {name: share * n for name, n in left.items()}, share * len(records)  # still to be set aside
+    taken = set()
+
+    def keeps_labels(i):
+        return all(left[name] > n for name, n in counts[i].items())
+
+    def fits(i):
+        return i not in taken and keeps_labels(i) and len(units[i]) <= 2 * total  # larger ones would miss by more
+
+    def gain(i):  # by how much unit i lessens the sum of the squares of what labels lack
+        return sum(n * (2 * lacks[name] - n) for name, n in counts[i].items())
+
+    # The label that lacks most comes next, with the best of a few of its units: a common label, served first, comes
+    # again with the others. What labels lack only sinks, so that an entry of the heap errs upwards.
+    heap = [(-lack, k, name) for k, (name, lack) in enumerate(lacks.items())]
+    heapq.heapify(heap)
+    while heap and total >= 0.5:
+        known, k, name = heap[0]
+        if lacks[name] <= 0 or not queues[name]:
+            heapq.heappop(heap)
+        elif -known > lacks[name]:
+            heapq.heapreplace(heap, (-lacks[name], k, name))
+        else:
+            few = list(filter(fits, queues[name][-8:]))
+            best = max(few, key=gain, default=None)
+            queues[name][-8:] = [i for i in few if i != best]
+            if few:
+                taken.add(best)
+                left.subtract(counts[best])
+                total -= len(units[best])
+                for other, n in counts[best].items():
+                    lacks[other] -= n
+    taken = taken or {min(filter(keeps_labels, range(len(units))), key=lambda i: len(units[i]), default=None)}
+    if None in taken:
+        raise UserError(
+            f"train.validation: none of the {len(records)} clips can be set aside (with its group): each has a label"
+            " that no other one has; set it to 0, or give the labels more clips"
+        )
+    aside = {row for i in taken for row in units[i]}
+    return [r for n, r in enumerate(records) if n not in aside], [r for n, r in enumerate(records) if n in aside]

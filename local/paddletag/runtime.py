@@ -44,6 +44,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
+def flag(text):
+    """The type of an option that takes true or false, as in `--smooth True`."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def run(main):
     """Run `main()` and exit: 0, or 2 with one line for what the user can mend, or 130 on Ctrl-C."""
     name = Path(sys.argv[0]).name

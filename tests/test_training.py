@@ -1,0 +1,339 @@
+"""The training loop: against uninterrupted runs, whole batches, one process, and sums worked out by hand."""
+
+import csv
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddletag import checkpoint, dataset, engine, frontend, manifest, models, shards
+from prepared import SECONDS, call, prepare, refusal, settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
+
+LOCAL = Path(__file__).resolve().parents[1] / "local"
+AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
+PLAIN = [word for key in AUGMENT for word in (f"augment.{key}", "0")]
+EVERYTHING = (  # all that has a state of its own, or is drawn at random
+    "train.epochs", "3", "train.ema", "0.9", "train.sampler", "balanced", "train.accumulate", "2", "train.save_steps", "1",
+    "train.batch_size", "2", "train.frozen_epochs", "1", "train.layer_decay", "0.9", "train.validation", "0.2",
+    "train.select", "best", "train.clip_norm", "5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare(folder)
+    settings(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def warm(data, tmp_path_factory):
+    """`--opts` for weights that know the tones a little: held BatchNorms of random ones let nothing through."""
+    exp = tmp_path_factory.mktemp("warm")
+    train(data, exp, *PLAIN, "model.bn_momentum", "0.5", "train.epochs", "2")
+    return "model.weights", exp / "model.safetensors"
+
+
+def arguments(data, exp, *opts):
+    return "--config", data / "tiny.yaml", "--data", data, "--fold", 1, "--exp", exp, "--opts", *opts
+
+
+def train(data, exp, *opts):
+    """(the trained weights as arrays, the rows of history.csv)."""
+    call("train", *arguments(data, exp, *opts))
+    return weights(exp), history(exp)
+
+
+def weights(exp):
+    return checkpoint.weights.read(exp / "model.safetensors")
+
+
+def history(exp):
+    with open(exp / "history.csv") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def killed_until_done(command, exp, kills, seed, longest=0.4):
+    """Run a command again and again, killing it at random moments of its training, until it ends by itself.
+
+    Every other time the moment is in the middle of writing a checkpoint. Returns how often it was killed.
+    """
+    generator, killed, log = random.Random(seed), 0, exp / "train.log"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(LOCAL)}
+    while True:
+        old = log.stat().st_size if log.exists() else 0
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        begin, wait = None, generator.uniform(0, longest)
+        while process.poll() is None:
+            if begin is None:
+                begin = time.monotonic() if log.exists() and log.stat().st_size > old else None
+            elif killed < kills and time.monotonic() > begin + wait:
+                if killed % 2 or list((exp / "checkpoints").glob(".last.*.tmp")):
+                    process.send_signal(signal.SIGKILL)
+                    process.communicate()
+                    killed += 1
+                    break
+            time.sleep(0.001)
+        else:
+            output = process.communicate()[0]
+            assert process.returncode == 0, output
+            return killed
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.full)])
+def test_killed_at_random_moments_it_ends_in_the_same_bits(data, tmp_path, kills):
+    opts = (*EVERYTHING, "train.epochs", str(4 * kills))
+    whole, _ = train(data, tmp_path / "whole", *opts)
+    command = [sys.executable, LOCAL / "train.py", *arguments(data, tmp_path / "killed", *opts)]
+    assert killed_until_done([str(word) for word in command], tmp_path / "killed", kills, seed=kills) == kills
+    assert same(weights(tmp_path / "killed"), whole)
+    for one, other in zip(history(tmp_path / "killed"), history(tmp_path / "whole"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6) and one["valid_loss"] == other["valid_loss"]
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(data, tmp_path, monkeypatch, capsys):
+    item = dataset.TrainBatches.__getitem__
+
+    def spoilt(self, step):
+        log_mel, targets = item(self, step)
+        return (log_mel * np.float32(np.nan) if (self.epoch, step) == (1, 2) else log_mel), targets
+
+    monkeypatch.setattr(dataset.TrainBatches, "__getitem__", spoilt)
+    found, rows = train(data, tmp_path, "train.ema", "0.5")
+    assert all(np.isfinite(array).all() for array in found.values())  # BatchNorm's statistics among them
+    assert [row["skipped"] for row in rows] == [0, 1, 1] and all(math.isfinite(row["loss"]) for row in rows)
+    assert checkpoint.read_meta(tmp_path)["trained"]["skipped"] == 1
+    assert "skipped step 3 of epoch 2" in capsys.readouterr().out
+
+
+def test_a_run_of_such_steps_ends_and_the_last_checkpoint_is_from_before(data, tmp_path, monkeypatch):
+    item = dataset.TrainBatches.__getitem__
+
+    def spoilt(self, step):
+        log_mel, targets = item(self, step)
+        return (log_mel * np.float32(np.nan) if self.epoch * 4 + step >= 6 else log_mel), targets
+
+    monkeypatch.setattr(dataset.TrainBatches, "__getitem__", spoilt)
+    opts = ("train.epochs", "5", "train.max_bad_steps", "3")
+    line = refusal("train", *arguments(data, tmp_path, *opts))
+    assert "3 steps in a row" in line and "epoch 3, step 1" in line and "last.safetensors is from before" in line
+    monkeypatch.undo()
+    call("train", *arguments(data, tmp_path, *opts))  # mended: it goes on from the end of epoch 1
+    assert "going on after epoch 1 of 5" in (tmp_path / "train.log").read_text()
+    whole, _ = train(data, tmp_path / "whole", *opts)
+    assert same(weights(tmp_path), whole)
+
+
+def test_extending_a_finished_run(data, tmp_path, capsys):
+    train(data, tmp_path)
+    longer = arguments(data, tmp_path, "train.epochs", "5")
+    assert "--extend true" in refusal("train", *longer)
+    call("train", "--extend", "true", *longer)
+    assert "going on after epoch 3 of 5" in capsys.readouterr().out
+    assert [row["epoch"] for row in history(tmp_path)] == [1, 2, 3, 4, 5]
+    assert checkpoint.read_meta(tmp_path)["trained"]["epochs"] == 5
+    call("train", "--extend", "true", *longer)
+    assert "is up to date" in capsys.readouterr().out
+    shorter = arguments(data, tmp_path, "train.epochs", "4")
+    assert "train.epochs was 5, is 4" in refusal("train", "--extend", "true", *shorter)
+    line = refusal("train", "--extend", "true", *arguments(data, tmp_path, "train.epochs", "9", "train.lr", "1"))
+    assert "train.lr was 0.003, is 1.0" in line
+
+
+def test_gradients_gathered_over_two_passes_are_those_of_the_whole_batch(data, warm, tmp_path):
+    """Where nothing depends on the batch: BatchNorm held, no dropout, no augmentation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paddle.nn.Dropout, "forward", lambda self, x: x)
+        opts = (*PLAIN, *warm, "model.freeze_bn", "true", "train.optimizer", "sgd", "train.lr", "0.01")
+        whole, _ = train(data, tmp_path / "whole", *opts, "train.batch_size", "8")
+        parts, _ = train(data, tmp_path / "parts", *opts, "train.batch_size", "2", "train.accumulate", "4")
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], atol=2e-6, err_msg=name)
+    start = checkpoint.weights.read(warm[1])
+    assert any(np.abs(whole[name] - start[name]).max() > 1e-3 for name in whole)
+
+
+def test_while_frozen_the_head_alone_learns(data, tmp_path):
+    start = {name: tensor.numpy() for name, tensor in models.create_model("mn01_as", 2).state_dict().items()}
+    held, _ = train(data, tmp_path / "held", "train.frozen_epochs", "3")
+    changed = {name for name in start if not np.array_equal(start[name], held[name])}
+    assert changed == {"classifier.5.weight", "classifier.5.bias"}
+    freed, _ = train(data, tmp_path / "freed", "train.frozen_epochs", "1")
+    assert sum(not np.array_equal(start[name], freed[name]) for name in start) > 100
+
+
+def test_a_linear_probe_learns_from_what_the_head_is_given(data, warm, tmp_path):
+    start = checkpoint.weights.read(warm[1])
+    opts = (*warm, "model.freeze", "all", "train.epochs", "40", "train.lr", "0.1", "train.validation", "0.3")
+    found, rows = train(data, tmp_path, *opts)
+    changed = {name for name in start if not np.array_equal(start[name], found[name])}
+    assert changed == {"classifier.5.weight", "classifier.5.bias"}
+    assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
+    model, _ = checkpoint.load_model(tmp_path)
+    records, _ = manifest.read(data)
+    features = shards.open_features(data, frontend.MN, SECONDS, records)
+    given = engine.embeddings(model, records[:5], features, SECONDS, 2)
+    for record in records[:5]:
+        log_mel = paddle.to_tensor(features[record["id"]].astype(np.float32))[None]
+        with paddle.no_grad():
+            logits = model(engine.to_input(model, log_mel))
+            np.testing.assert_allclose(engine.head(model)(paddle.to_tensor(given[record["id"]])), logits, atol=1e-5)
+    # what the loop says of its validation clips is what evaluation finds of them
+    _, validation = manifest.inner_split([r for r in records if r["fold"] != 1], 0.3, 0)
+    scores = engine.evaluate(model, validation, features, "single_label", SECONDS, 4)
+    right = scores.argmax(1) == dataset.multi_hot(validation, ["high", "low"]).argmax(1)
+    assert rows[-1]["valid_accuracy"] == pytest.approx(right.mean())
+
+
+def test_the_best_epoch_on_validation_is_kept(data, tmp_path):
+    opts = ("train.validation", "0.3", "train.select", "best", "train.epochs", "6", "train.ema", "0.6")
+    _, rows = train(data, tmp_path, *opts)
+    scores = [row["valid_accuracy"] for row in rows]
+    assert checkpoint.read_meta(tmp_path)["trained"]["best_epoch"] == scores.index(max(scores)) + 1
+    model, _ = checkpoint.load_model(tmp_path)
+    records, labels = manifest.read(data)
+    _, validation = manifest.inner_split([r for r in records if r["fold"] != 1], 0.3, 0)
+    features = shards.open_features(data, frontend.MN, SECONDS, records)
+    found = engine.evaluate(model, validation, features, "single_label", SECONDS, 4)
+    targets = dataset.multi_hot(validation, labels)
+    assert (found.argmax(1) == targets.argmax(1)).mean() == pytest.approx(max(scores))
+    loss = -np.log((found * targets).sum(1)).mean()
+    assert loss == pytest.approx(rows[scores.index(max(scores))]["valid_loss"], rel=1e-4)
+
+
+def test_what_cannot_be_done_on_a_cpu_is_refused(data, tmp_path):
+    assert "mixed precision does nothing on a CPU" in refusal("train", *arguments(data, tmp_path, "train.amp", "O1"))
+    assert "SyncBatchNorm" in refusal("train", *arguments(data, tmp_path, "model.sync_bn", "true"))
+    assert "train.validation" in refusal("train", *arguments(data, tmp_path, "train.select", "best"))
+    assert not (tmp_path / "train.log").exists()
+
+
+def test_stored_and_online_features_train_the_same_model(data, tmp_path):
+    stored, _ = train(data, tmp_path / "stored", *PLAIN)
+    online, _ = train(data, tmp_path / "online", *PLAIN, "features.online", "true")
+    assert same(stored, online)
+    for exp in ("stored", "online"):
+        call("evaluate", "--model", tmp_path / exp, "--data", data)
+    one, other = (np.load(tmp_path / exp / "scores.npz")["scores"] for exp in ("stored", "online"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
+    for name in ("a", "b"):
+        train(data, tmp_path / name, "train.seed", str(ord(name)))
+    records, _ = manifest.read(data)
+    held_out = [record for record in records if record["fold"] == 1]
+    features = shards.open_features(data, frontend.MN, SECONDS, records)
+
+    class Rolled:
+        def __getitem__(self, id):
+            return np.roll(features[id], len(features[id]) // 2, axis=0)
+
+    def scores(name, log_mels):
+        model, _ = checkpoint.load_model(tmp_path / name)
+        return engine.evaluate(model, held_out, log_mels, "single_label", SECONDS, 4)
+
+    expected = np.mean([scores(name, log_mels) for name in ("a", "b") for log_mels in (features, Rolled())], axis=0)
+    both = ("--model", tmp_path / "a", tmp_path / "b", "--data", data)
+    assert "--output_dir" in refusal("evaluate", *both)
+    call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
+    with np.load(tmp_path / "both" / "scores.npz") as file:
+        np.testing.assert_allclose(file["scores"], expected, atol=1e-6)
+    told = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert told["tta"] == 2 and told["fold"] == 1 and not (tmp_path / "a" / "metrics.json").exists()
+    assert "--tta 0" in refusal("evaluate", *both, "--tta", "0", "--output_dir", tmp_path / "none")
+
+
+CURVE = """
+import sys
+import paddle
+from paddletag import checkpoint, config, distributed, frontend, manifest, models, shards, training
+data, yaml, exp, size, start = sys.argv[1:]
+distributed.init()
+paddle.nn.Dropout.forward = lambda self, x: x
+plain = [w for key in ("mixup", "roll", "gain", "freq_mask", "time_mask") for w in (f"augment.{key}", "0")]
+settings = config.load(yaml, [*plain, "train.batch_size", size, "train.epochs", "10", "model.freeze_bn", "true",
+                              "train.log_freq", "1", "train.accumulate", "1", "train.lr", "1e-3"])
+records, labels = manifest.read(data)
+features = shards.open_features(data, frontend.MN, settings.data.clip_seconds, records)
+learn, _ = manifest.split(records, 1)
+model = models.create_model("mn01_as", 2, pretrained=start)
+training.train(model, settings, learn, labels, features, exp)
+if distributed.rank() == 0:
+    checkpoint.save_weights(exp + "/end.safetensors", model)
+"""
+
+
+def launched(folder, worker, *args, ranks=2):
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", ranks]
+    command += ["--enable_gpu_log", "False", "--log_dir", folder / "log"]
+    command += [LOCAL / "paddletag" / "distributed.py", worker, *args]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "XPU_VISIBLE_DEVICES": "all", "PYTHONPATH": str(LOCAL)}
+    done = subprocess.run([*map(str, command)], env=env, capture_output=True, timeout=200)
+    log = "".join(file.read_text() for file in (folder / "log").glob("workerlog.*"))
+    assert done.returncode == 0, log
+    return log
+
+
+def test_two_processes_learn_as_one_with_the_whole_batch(data, warm, tmp_path):
+    """20 steps of 8 clips, as 2 x 4 clips and as 8: the loss of every epoch, and the weights."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(CURVE)
+    for name, ranks, size in (("one", 1, 8), ("two", 2, 4)):
+        (tmp_path / name).mkdir()
+        launched(tmp_path / name, worker, data, data / "tiny.yaml", tmp_path / name, size, warm[1], ranks=ranks)
+    one, two = (history(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 10 and one[-1]["loss"] < 0.9 * one[0]["loss"]
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+    one, two = (checkpoint.weights.read(tmp_path / name / "end.safetensors") for name in ("one", "two"))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-3, err_msg=name)
+
+
+@pytest.mark.full
+def test_two_processes_killed_at_random_moments_end_in_the_same_bits(data, tmp_path):
+    opts = [*EVERYTHING, "train.epochs", "4", "train.validation", "0.25"]
+    command = ["bash", "-c", LAUNCH, "bash", sys.executable, tmp_path / "log", LOCAL]
+
+    def start(exp):
+        return [str(word) for word in (*command, LOCAL / "train.py", *arguments(data, exp, *opts))]
+
+    assert killed_until_done(start(tmp_path / "whole"), tmp_path / "whole", 0, 0) == 0
+    assert killed_until_done(start(tmp_path / "killed"), tmp_path / "killed", 5, 2) >= 3
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+LAUNCH = """
+python=$1 log=$2 local=$3; shift 3; rm -rf "$log"
+export XPU_VISIBLE_DEVICES=all
+exec "$python" -m paddle.distributed.launch --nproc_per_node 2 --enable_gpu_log False --log_dir "$log" \\
+  "$local/paddletag/distributed.py" "$@"
+"""
+
+
+def test_the_log_line_is_the_ecosystems(data, tmp_path):
+    train(data, tmp_path)
+    line = (
+        r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\] \[   TRAIN\] - Epoch=1/3, Step=2/4 loss=\d+\.\d+ acc=\d\.\d+"
+        r" lr=\S+ reader_cost=\d+\.\d+ batch_cost=\d+\.\d+ ips=\d+\.\d+ samples/s \| ETA \d\d:\d\d:\d\d$"
+    )
+    assert re.search(line, (tmp_path / "train.log").read_text(), re.M)
+    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
