@@ -4,7 +4,9 @@ import numpy as np
 import paddle
 import pytest
 from conftest import ROOT
+from paddle.nn import functional as F
 from paddletag import config, engine, models, weights
+from paddletag.models import depthwise, mobilenet
 from paddletag.runtime import UserError
 
 
@@ -262,3 +264,94 @@ def test_bn_momentum():
     batch = conv(x).mean([0, 2, 3]).numpy()
     model(x)
     np.testing.assert_allclose(norm._mean.numpy(), 0.25 * batch, atol=1e-6)  # it began at zero
+
+
+MAPS = [  # kernel, stride, height, width, and how the output is computed
+    (5, 1, 4, 7, "by_matrix"),
+    (5, 2, 8, 9, "by_matrix"),
+    (3, 2, 7, 6, "by_matrix"),
+    (3, 1, 16, 21, "by_convolution"),
+    (5, 1, 16, 13, "by_convolution"),
+    (3, 2, 24, 33, None),
+]
+
+
+@pytest.mark.parametrize("size, stride, height, width, way", MAPS)
+def test_depthwise_gradients(size, stride, height, width, way, monkeypatch):
+    """Output and both gradients are those of PyTorch."""
+    torch = pytest.importorskip("torch")
+    used = []
+    for name in ("by_matrix", "by_convolution"):
+        function = getattr(depthwise, name)
+        monkeypatch.setattr(depthwise, name, lambda *args, n=name, f=function: (used.append(n), f(*args))[1])
+    paddle.seed(size * width)
+    layer, x = depthwise.DepthwiseConv2D(6, size, stride), paddle.randn([3, 6, height, width])
+    x.stop_gradient = False
+    y = layer(x)
+    gradient = paddle.randn(y.shape)
+    y.backward(gradient)
+    there, kernel = (torch.tensor(t.numpy(), requires_grad=True) for t in (x, layer.weight))
+    expected = torch.nn.functional.conv2d(there, kernel, stride=stride, padding=size // 2, groups=6)
+    expected.backward(torch.tensor(gradient.numpy()))
+    for ours, theirs in ((y, expected.detach()), (x.grad, there.grad), (layer.weight.grad, kernel.grad)):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+    assert used == ([way] if way else [])
+
+
+@pytest.mark.parametrize("height", [4, 24])
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+def test_depthwise_frozen(frozen, height):
+    """What needs no gradient gets none; the other's is that of the plain convolution."""
+    layer, x = depthwise.DepthwiseConv2D(6, 5), paddle.randn([2, 6, height, 15])
+    x.stop_gradient, layer.weight.stop_gradient = frozen == "input", frozen == "weight"
+    gradients = []
+    for compute in (layer, lambda x: F.conv2d(x, layer.weight, padding=2, groups=6)):
+        compute(x).square().sum().backward()
+        gradients.append([t.grad if t.grad is None else t.grad.numpy() for t in (x, layer.weight)])
+        x.clear_gradient(False), layer.weight.clear_gradient(False)
+    for ours, plain in zip(*gradients, strict=True):
+        assert (ours is None) == (plain is None)
+        assert ours is None or np.allclose(ours, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
+    assert [g is None for g in gradients[0]] == [frozen == "input", frozen == "weight"]
+
+
+def test_depthwise_without_gradients():
+    """Inference and exported programs have the plain convolution."""
+    layer, x = depthwise.DepthwiseConv2D(6, 5), paddle.randn([2, 6, 4, 15])
+    plain = F.conv2d(x, layer.weight, padding=2, groups=6).numpy()
+    with paddle.no_grad():
+        assert np.array_equal(layer(x).numpy(), plain)
+    spec = [paddle.static.InputSpec([None, 6, None, None], "float32")]
+    exported = paddle.jit.to_static(layer, spec, full_graph=True)
+    operations = {op.name() for op in exported.forward.main_program.global_block().ops}
+    assert "pd_op.depthwise_conv2d" in operations and not operations & {"pd_op.matmul", "pd_op.concat"}
+    assert np.array_equal(exported(x).numpy(), plain)
+
+
+def test_global_mean():
+    """The gradient of a mean is the same for all that it was taken over."""
+    x = paddle.randn([2, 3, 4, 5])
+    x.stop_gradient = False
+    y, gradient = mobilenet.global_mean(x), np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+    np.testing.assert_allclose(y.numpy(), x.numpy().mean((2, 3)), atol=1e-6)
+    y.backward(paddle.to_tensor(gradient))
+    np.testing.assert_allclose(x.grad.numpy(), np.broadcast_to(gradient[:, :, None, None] / 20, x.shape), rtol=1e-5)
+
+
+def test_training_step_as_with_plain_convolutions(monkeypatch):
+    """The gradients of a whole MN, on maps of all sizes."""
+    model, found = models.create_model("mn01_as", num_classes=5), []
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.Dropout):
+            layer.p = 0.0
+    x = paddle.randn([4, 1, 128, 200])
+    for forward in (depthwise.DepthwiseConv2D.forward, paddle.nn.Conv2D.forward):
+        monkeypatch.setattr(depthwise.DepthwiseConv2D, "forward", forward)
+        model.train()
+        model(x).square().sum().backward()
+        found.append({n: p.grad.numpy() for n, p in model.named_parameters() if not p.stop_gradient})
+        model.clear_gradients()
+    assert len(found[0]) > 100
+    largest = max(np.abs(gradient).max() for gradient in found[1].values())
+    for name, gradient in found[0].items():
+        assert np.abs(gradient - found[1][name]).max() < 1e-4 * largest, name

@@ -4,6 +4,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from paddletag import weights
+from paddletag.models.depthwise import DepthwiseConv2D
 
 # in, kernel, expanded, out, squeeze-excitation, activation, stride: MobileNetV3-Large at width 1
 BLOCKS = [
@@ -31,13 +32,19 @@ def make_divisible(value, divisor=8):
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def conv_bn(c_in, c_out, kernel, stride=1, groups=1, activation=None):
+def conv_bn(conv, activation=None):
     """Convolution, BatchNorm and activation. Sublayers 0 and 1 carry the weights, as in the original's names."""
-    layers = [
-        nn.Conv2D(c_in, c_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias_attr=False),
-        nn.BatchNorm2D(c_out, momentum=0.99, epsilon=1e-3),
-    ]
+    layers = [conv, nn.BatchNorm2D(conv.weight.shape[0], momentum=0.99, epsilon=1e-3)]
     return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+def pointwise(c_in, c_out):
+    return nn.Conv2D(c_in, c_out, 1, bias_attr=False)
+
+
+def global_mean(x):
+    """[B, C, F, T] -> [B, C]. Paddle's gradient of a mean is slow on CPUs where it is taken over two axes at once."""
+    return x.flatten(2).mean(2)
 
 
 class SqueezeExcitation(nn.Layer):
@@ -49,7 +56,7 @@ class SqueezeExcitation(nn.Layer):
         self.fc2 = nn.Linear(squeezed, channels)
 
     def forward(self, x):
-        scale = F.sigmoid(self.fc2(F.relu(self.fc1(x.mean([2, 3])))))
+        scale = F.sigmoid(self.fc2(F.relu(self.fc1(global_mean(x)))))
         return x * scale.unsqueeze([2, 3])
 
 
@@ -71,11 +78,11 @@ class InvertedResidual(nn.Layer):
         super().__init__()
         layers = []
         if expanded != c_in:
-            layers.append(conv_bn(c_in, expanded, 1, activation=activation))
-        layers.append(conv_bn(expanded, expanded, kernel, stride, groups=expanded, activation=activation))
+            layers.append(conv_bn(pointwise(c_in, expanded), activation))
+        layers.append(conv_bn(DepthwiseConv2D(expanded, kernel, stride), activation))
         if attend:
             layers.append(ConcurrentSE(expanded, make_divisible(expanded // 4)))
-        layers.append(conv_bn(expanded, c_out, 1))
+        layers.append(conv_bn(pointwise(expanded, c_out)))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and c_in == c_out
 
@@ -96,12 +103,12 @@ class MN(nn.Layer):
 
         last = channels(160)
         self.features = nn.Sequential(
-            conv_bn(1, channels(16), 3, 2, activation=nn.Hardswish),
+            conv_bn(nn.Conv2D(1, channels(16), 3, 2, 1, bias_attr=False), nn.Hardswish),
             *(
                 InvertedResidual(channels(i), kernel, channels(expanded), channels(o), attend, activation, stride)
                 for i, kernel, expanded, o, attend, activation, stride in BLOCKS
             ),
-            conv_bn(last, 6 * last, 1, activation=nn.Hardswish),
+            conv_bn(pointwise(last, 6 * last), nn.Hardswish),
         )
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2D(1),
@@ -125,7 +132,7 @@ class MN(nn.Layer):
         return self.classifier(self.features(x))
 
     def embed(self, x):
-        return self.features(x).mean([2, 3])
+        return global_mean(self.features(x))
 
 
 def convert(arrays):

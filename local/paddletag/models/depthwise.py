@@ -1,0 +1,83 @@
+"""Depthwise convolution that trains fast on CPUs too."""
+
+from functools import lru_cache
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+from paddle.nn import functional as F
+
+LARGEST_MATRIX = 128 * 128  # inputs x outputs of a channel: beyond, the zeros cost more than Paddle's convolution
+
+
+class DepthwiseConv2D(nn.Conv2D):
+    """Each channel filtered by its own kernel, size x size (odd), padded by half of it; no bias. [B, C, H, W].
+
+    Names, weights and, to rounding, results are those of nn.Conv2D. In training on a CPU they are computed by other
+    means, since Paddle's own kernels are slow there: see docs/performance.md.
+    """
+
+    def __init__(self, channels, size, stride=1):
+        super().__init__(channels, channels, size, stride, size // 2, groups=channels, bias_attr=False)
+
+    def forward(self, x):
+        if paddle.in_dynamic_mode() and paddle.is_grad_enabled() and x.place.is_cpu_place():
+            return on_cpu(x, self.weight, self._stride[0])
+        return super().forward(x)
+
+
+def on_cpu(x, weight, stride):
+    """The convolution, by what is fastest forward and backward."""
+    height, width = x.shape[2:]
+    if height * width * -(-height // stride) * -(-width // stride) <= LARGEST_MATRIX:
+        return by_matrix(x, weight, stride)
+    if stride == 1 and not x.stop_gradient and not weight.stop_gradient:
+        return by_convolution(x, weight)
+    return F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2, groups=len(weight))
+
+
+def by_matrix(x, weight, stride):
+    """The convolution of small maps as a product with one matrix per channel, inputs x outputs."""
+    (batch, channels, height, width), size = x.shape, weight.shape[2]
+    matrices = (weight.flatten(1) @ taps(size, stride, height, width)).reshape([channels, height * width, -1])
+    y = x.flatten(2).transpose([1, 0, 2]) @ matrices
+    return y.transpose([1, 0, 2]).reshape([batch, channels, -(-height // stride), -(-width // stride)])
+
+
+@lru_cache(maxsize=32)
+def taps(size, stride, height, width):
+    """[size^2, inputs x outputs]: 1 where this one of the kernel's weights takes that input to that output."""
+    inputs = paddle.eye(height * width).reshape([-1, 1, height, width])
+    kernels = paddle.eye(size * size).reshape([-1, 1, size, size])
+    return F.conv2d(inputs, kernels, stride=stride, padding=size // 2).flatten(2).transpose([1, 0, 2]).flatten(1)
+
+
+def by_convolution(x, weight):
+    """At stride 1, with an input's gradient that is computed by a convolution as well."""
+    y = convolve(x.detach(), weight)  # from it comes the weight's gradient
+    return InputGradient.apply(y, x, weight.detach())
+
+
+class InputGradient(PyLayer):
+    """`y` as it is, with the gradient for `x`: that of `y` convolved with the kernels turned by 180 degrees."""
+
+    @staticmethod
+    def forward(ctx, y, x, weight):
+        ctx.save_for_backward(weight)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (weight,) = ctx.saved_tensor()
+        return gradient, convolve(gradient, weight.flip([2, 3])), None
+
+
+def convolve(x, weight):
+    """Depthwise convolution at stride 1. Paddle's is fast for paddings of 0 and 1 alone, and its `pad` is slow."""
+    (batch, channels, height, _), pad = x.shape, weight.shape[2] // 2
+    if pad > 1:
+        side = paddle.zeros([batch, channels, height, pad])
+        x = paddle.concat([side, x, side], 3)
+        edge = paddle.zeros([batch, channels, pad, x.shape[3]])
+        x, pad = paddle.concat([edge, x, edge], 2), 0
+    return F.conv2d(x, weight, padding=pad, groups=channels)
