@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paddletag import distributed
+from paddletag.runtime import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
@@ -75,6 +76,15 @@ print("met", flush=True)
 distributed.gather(None)
 if distributed.rank() == 1:
     os.kill(os.getpid(), 9)
+distributed.gather(None)
+"""
+RAISES = """
+from paddletag import distributed
+distributed.init()
+distributed.gather(None)
+if distributed.rank() == 1:
+    print("line", *range(20), sep="\\nline ")
+    raise ValueError("boom")
 distributed.gather(None)
 """
 ENDLESS = """
@@ -188,6 +198,36 @@ def test_a_killed_worker_ends_the_run_and_is_blamed(start, tmp_path):
     line = err.splitlines()[-1]
     assert line.startswith("run.sh: stage 2: train (fold 1) failed (rank 1, ") and "signal 9" in line
     assert line.endswith(f"log: {tmp_path}/exp/log/train.fold1/workerlog.1)")
+
+
+def test_an_exception_shows_the_end_of_its_rank_s_log(start, tmp_path):
+    process = start(RAISES)
+    out, err = process.communicate(timeout=40)
+    assert process.returncode == 1
+    *tail, line = err.splitlines()
+    log = f"{tmp_path}/exp/log/train.fold1/workerlog.1"
+    assert line == f"run.sh: stage 2: train (fold 1) failed (rank 1, exit status 1: ValueError: boom; log: {log})"
+    lines = [line for line in Path(log).read_text().splitlines() if line]
+    assert tail == [f"rank 1 | {line}" for line in lines[-12:]] and "line 19" in err and "line 0" not in err
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "processes", "words"),
+    [
+        (0, "", 1, "Paddle sees no GPU: "),
+        (0, "9", 1, "no GPU of 9: "),
+        (2, "0,1,9", 3, "--gpus 0,1,9: Paddle sees only 2 of them"),
+        (2, "0,1", 2, None),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, found, asked, processes, words):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", str(processes))
+    if words is None:
+        return distributed._check_gpus(found)
+    with pytest.raises(UserError, match=words):
+        distributed._check_gpus(found)
+    return None
 
 
 def test_a_killed_launcher_leaves_no_worker(start, tmp_path):

@@ -144,10 +144,13 @@ def test_spellings_of_an_option(recipe, spelling):
         (["--opts", "train.lr"], ["--opts train.lr", "pairs"]),
         (["--gpus", "0", "--nproc", "2"], ["--gpus 0", "--nproc 2"]),
         (["--gpus", "0;1"], ["--gpus 0;1"]),
+        (["--gpus", "0,1,0"], ["--gpus 0,1,0", "twice"]),
         (["--nproc", "0"], ["--nproc 0"]),
         (["--jobs", "many"], ["--jobs many"]),
         (["--nnodes", "2"], ["--nnodes 2", "--master"]),
         (["--nnodes", "2", "--master", "host"], ["--master", "host"]),
+        (["--nnodes", "2", "--master", "host:65536"], ["--master", "host:65536"]),
+        (["--nnodes", "2", "--master", "h:1", "--node-wait", "0"], ["--node-wait 0"]),
         (["--nnodes", "2", "--master", "h:1", "--node-rank", "2"], ["--node-rank 2"]),
         (["--node-rank", "1"], ["--node-rank 1"]),
         (["--nnodes", "2", "--master", "h:1", "--jobs", "2"], ["--jobs 2"]),
@@ -259,6 +262,14 @@ def test_other_nodes_only_launch(recipe):
     ids = [shlex.split(next(line for line in lines if "train.py" in line)) for lines in (zero, one)]
     assert len({words[words.index("--job_id") + 1] for words in ids}) == 1  # nodes meet under one name
     assert len({words[words.index("--log_dir") + 1] for words in ids}) == 2  # and share a file system
+
+
+def test_more_processes_than_cores_are_slower(recipe):
+    cores = len(os.sched_getaffinity(0))
+    for processes, lines in ((cores, 0), (cores + 1, 1)):
+        done = recipe.run("--stage=1", "--stop-stage=1", "--nproc", str(processes), "--dry-run", "true")
+        assert done.returncode == 0 and done.stderr.count("\n") == lines
+    assert done.stderr.startswith(f"run.sh: --nproc {cores + 1}: ") and f"on {cores} cores" in done.stderr
 
 
 def test_a_scheduler_s_rank_is_not_ours(recipe):

@@ -54,6 +54,7 @@ default jobs "" "folds side by side; empty: as many as cores on the CPU, 1 on GP
 default nnodes 1 "machines, which share a file system"
 default node_rank 0 "the number of this machine, from 0"
 default master "" "HOST:PORT of machine 0, a port that is free there"
+default node_wait 600 "seconds that a machine waits for the others before each stage on all of them"
 default dry_run false "true: print the commands and run none"
 
 usage() {
@@ -133,15 +134,18 @@ export RECIPE_CALLER=$caller # for paths in --opts
 
 number nnodes 1
 number node_rank 0
+number node_wait 1
 ((node_rank < nnodes)) || die "--node-rank $node_rank: of $nnodes machines the last has number $((nnodes - 1))"
 if ((nnodes > 1)); then
-  [[ $master =~ ^[^:]+:[0-9]+$ ]] || die "--nnodes $nnodes needs --master HOST:PORT, not '$master'"
+  [[ $master =~ ^[^:]+:[1-9][0-9]{0,4}$ ]] && ((${master##*:} < 65536)) ||
+    die "--nnodes $nnodes needs --master HOST:PORT, not '$master'"
 else
   [[ ! $master ]] || die "--master $master needs --nnodes"
 fi
 if [[ $gpus ]]; then
   [[ ! $nproc ]] || die "--gpus $gpus and --nproc $nproc: processes run on GPUs or on the CPU"
   [[ $gpus =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--gpus $gpus: not numbers separated by commas"
+  [[ -z $(tr , '\n' <<<"$gpus" | sort | uniq -d) ]] || die "--gpus $gpus: the same GPU twice"
   device=gpu
   commas=${gpus//[0-9]/}
   processes=$((${#commas} + 1))
@@ -153,6 +157,8 @@ else
   processes=$nproc
   export CUDA_VISIBLE_DEVICES=
   cores=$(env -u OMP_NUM_THREADS nproc)
+  ((nproc <= cores)) ||
+    printf 'run.sh: --nproc %s: on %s cores they are slower than %s\n' "$nproc" "$cores" "$cores" >&2
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads gain nothing, more processes do
 fi
 if [[ ! $jobs ]]; then
@@ -165,7 +171,8 @@ number jobs 1
 
 # A scheduler's variables would tell a single process that it is one of many.
 unset PADDLE_TRAINER_ID PADDLE_TRAINERS_NUM PADDLE_TRAINER_ENDPOINTS PADDLE_CURRENT_ENDPOINT PADDLE_MASTER \
-  PADDLE_LOCAL_RANK PADDLE_LOCAL_SIZE PADDLE_RANK PADDLE_NNODES PADDLE_NPROC_PER_NODE PADDLE_DEVICES PADDLE_LOG_DIR
+  PADDLE_LOCAL_RANK PADDLE_LOCAL_SIZE PADDLE_RANK PADDLE_NNODES PADDLE_NPROC_PER_NODE PADDLE_DEVICES PADDLE_LOG_DIR \
+  PADDLE_IPS PADDLE_START_PORT PADDLE_JOB_ID POD_IP MASTER_ADDR MASTER_PORT
 export PYTHONUNBUFFERED=1 GLOG_minloglevel=${GLOG_minloglevel:-1}
 
 python=${PYTHON:-$root/.venv/bin/python}
@@ -178,7 +185,7 @@ fi
 # ------------------------------------------------------------------------------------------------- running and ending
 
 children=() # process groups that are running
-launched=   # true while Paddle's launcher runs
+watched=    # true while cluster.py watches over the command, and says why it ended
 
 background() { # start a command in a process group of its own, so that all of it can be ended
   set -m
@@ -194,33 +201,15 @@ run() {
     "$@" || failed $?
   else
     background "$@"
-    wait "${children[0]}" || failed $?
+    wait "${children[0]}" 2>/dev/null || failed $? # bash itself says nothing of a signal
     children=()
   fi
 }
 
-failed() { # failed STATUS: say in one line what failed, unless it was a script's own line, and exit
-  local status=$1 rank=0 worker=0 cause="exit status $1" file line
-  if [[ $launched ]]; then
-    file=$log/launcher.log
-    if [[ -s $log/failed ]]; then # the first that failed; the others often fail only because it is gone
-      read -r rank worker status <"$log/failed"
-      file=$log/workerlog.$worker
-      cause="rank $rank, exit status $status"
-    fi
-    if ((status == 2)) && [[ $file != */launcher.log ]]; then
-      line=$(grep -a ': error: ' "$file" | tail -n 1) || line="see $file"
-      grep -aqxF -e "$line" "$log/workerlog.0" || printf '%s\n' "$line" >&2 # else it has been shown
-      exit 2
-    fi
-    line=$(grep -aE '^[A-Za-z_.]*(Error|Exception|Interrupt)\b' "$file" | tail -n 1) || line=$(tail -n 1 "$file")
-    ((status <= 128)) || line="ended by signal $((status - 128))$( ((status != 137)) || echo " (out of memory?)")"
-    cause+=": $line; log: $file"
-  elif ((status == 2 || status == 130)); then
-    exit "$status"
-  elif ((status == 137)); then
-    cause="killed: out of memory?"
-  fi
+failed() { # failed STATUS: say in one line what failed, unless that has been said, and exit
+  local status=$1 cause="exit status $1"
+  ((status != 2 && status != 130)) && [[ ! $watched || ! -e $log/cause ]] || exit "$status"
+  ((status != 137)) || cause="killed: out of memory?"
   printf 'run.sh: %s failed (%s)\n' "$step" "$cause" >&2
   exit "$status"
 }
@@ -255,7 +244,13 @@ stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER 
   log=$exp/log/$job
   ((nnodes == 1)) || log+=.node$node_rank
   if [[ $dry_run == true ]]; then echo "# $step"; else echo "== $step"; fi
-  if [[ $3 == launch ]]; then "${@:3}"; else run "${@:3}"; fi
+  if [[ $3 == launch ]]; then
+    "${@:3}"
+  elif ((nnodes > 1)); then
+    watch --alone -- "${@:3}" # the other nodes wait for it
+  else
+    run "${@:3}"
+  fi
 }
 
 each_fold() { # each_fold FUNCTION: call it with $fold set to every fold, --jobs of them at a time
@@ -290,34 +285,26 @@ launch() { # launch SCRIPT ARGUMENTS: on one process, or on as many as --gpus or
     run "$python" "$@"
     return
   fi
-  local launched=true
   local command=("$python" -m paddle.distributed.launch --nproc_per_node "$processes" --log_dir "$log")
   # On a CPU the launcher must ask Paddle which devices there are: of CUDA_VISIBLE_DEVICES it only counts the commas.
   [[ $device == gpu ]] || command=(env XPU_VISIBLE_DEVICES=all "${command[@]}" --enable_gpu_log False)
   ((nnodes == 1)) || command+=(--nnodes "$nnodes" --rank "$node_rank" --master "$master" --job_id "$job")
-  if [[ $dry_run == false ]]; then
-    mkdir -p "$log" || exit 2
-    rm -f "$log"/*
-    : >"$log/workerlog.0"
-    command=(follow "${command[@]}")
-  fi
-  run "${command[@]}" "$local/paddletag/distributed.py" "$@"
+  watch -- "${command[@]}" "$local/paddletag/distributed.py" "$@"
 }
 
-follow() ( # run Paddle's launcher: its chatter goes to the log, rank 0's output comes here
-  trap : INT TERM # the launcher ends its workers on them: stay until it has
-  "$@" >"$log/launcher.log" 2>&1 &
-  launcher=$!
-  tail -n +1 -s 0.2 -f --pid="$launcher" "$log/workerlog.0" &
-  tail=$!
-  while status=0; do
-    wait "$launcher" || status=$?
-    kill -0 "$launcher" 2>/dev/null || break
-  done
-  wait "$tail" || true
-  rm -f "$log"/{envlog,backup_env}.* "$log"/*.[a-z][a-z][a-z][a-z][a-z][a-z].log # copies of the whole environment
-  exit "$status"
-)
+watch() { # watch [--alone] -- COMMAND: run it under cluster.py, which ends it when another node ends, and they it
+  local watched=true words=(--step "$step" --job "$job" --log "$log")
+  ((nnodes == 1)) || words+=(--node "$node_rank" --nodes "$nnodes" --master "$master" --node_wait "$node_wait")
+  if [[ $dry_run == true ]]; then
+    while [[ $1 != -- ]]; do shift; done
+    run "${@:2}"
+    return
+  fi
+  mkdir -p "$log" || exit 2
+  rm -f "$log"/*
+  : >"$log/workerlog.0"
+  run "$python" "$local/paddletag/cluster.py" "${words[@]}" "$@"
+}
 
 if [[ $dry_run == true ]]; then
   quoted cd "$PWD"

@@ -38,10 +38,8 @@ def init(device="cpu"):
     """Compute on `device` ("cpu" or "gpu") and meet the other ranks: gloo on CPUs, NCCL on GPUs. To be called first."""
     import paddle
 
-    if device == "gpu" and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
-        from paddletag.runtime import UserError
-
-        raise UserError("--device gpu: Paddle sees no GPU: use the CPU (without --gpus), or see tools/install.sh --gpu")
+    if device == "gpu":
+        _check_gpus(paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0)
     paddle.disable_signal_handler()  # it answers SIGTERM with a C++ stack
     paddle.set_device(device)
     if world_size() < 2:
@@ -51,6 +49,20 @@ def init(device="cpu"):
         _await_master()
     with contextlib.redirect_stderr(io.StringIO()):  # Paddle prints a banner of its modified flags
         paddle.distributed.init_parallel_env()
+
+
+def _check_gpus(found):
+    """Refuse to go on with fewer GPUs than processes on this node. CUDA leaves out those that are not there."""
+    from paddletag.runtime import UserError
+
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not found:
+        of = f" of {asked}" * bool(asked)
+        raise UserError(
+            f"--device gpu: Paddle sees no GPU{of}: use the CPU (without --gpus), or see tools/install.sh --gpu"
+        )
+    if found < max(local_world_size(), len(asked.split(","))):
+        raise UserError(f"--gpus {asked}: Paddle sees only {found} of them on {socket.gethostname()}: see nvidia-smi")
 
 
 def gather(value):
@@ -120,7 +132,8 @@ def _work(command):
 
     When one rank dies, the others fail in their next collective, within milliseconds, and Paddle's launcher, which
     looks once a second, may blame any of them and answers 1 whatever the script's status was. So each rank has a
-    parent that sees it end, killed or not, and the first writes "rank local_rank status" to `failed` beside the logs.
+    parent that sees it end, killed or not, and the first writes "rank local_rank status time" to `failed` beside the
+    logs, where cluster.py finds it.
     """
     die_with_parent()
     worker = subprocess.Popen([sys.executable, "-u", *command], preexec_fn=die_with_parent)
@@ -131,7 +144,7 @@ def _work(command):
     if status:
         record = os.path.join(os.environ["PADDLE_LOG_DIR"], "failed")
         with contextlib.suppress(FileExistsError), open(record, "x") as file:
-            file.write(f"{rank()} {local_rank()} {status}\n")
+            file.write(f"{rank()} {local_rank()} {status} {time.time()}\n")
     sys.exit(status)
 
 

@@ -1,0 +1,357 @@
+"""cluster.py: two nodes on the loopback that utils/recipe.sh starts, how they meet, and how they end together."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from paddletag import cluster
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = """
+cd "$(dirname "$0")" || exit
+stage=0
+stop_stage=2
+config=conf/x.yaml
+. ../../utils/recipe.sh
+stage 0 prepare "$python" -c "$ALONE"
+one() { stage 2 train launch "$WORK" "$fold" "$exp"; }
+each_fold one
+"""
+MEET = """
+import json, os, sys
+from paddletag import distributed
+import paddle
+fold, exp = sys.argv[1:]
+distributed.init()
+rank = distributed.rank()
+tensor = paddle.full([3], float(rank))
+distributed.average_([tensor])
+found = {"size": distributed.world_size(), "local": [distributed.local_rank(), distributed.local_world_size()]}
+found |= {"all": distributed.gather(rank), "mean": tensor.tolist(), "gloo": os.environ["GLOO_SOCKET_IFNAME"]}
+open(f"{exp}/{fold}.{rank}.json", "w").write(json.dumps(found))
+print("rank", rank, "has met", flush=True)
+distributed.gather(None)
+"""
+STEPS = """
+import os, sys, time
+from paddletag import distributed
+distributed.init()
+distributed.gather(None)
+open(f"{sys.argv[2]}/{distributed.rank()}.pid", "w").write(f"{os.getpid()} {os.getppid()}")
+for step in range(300):
+    distributed.gather(step)
+    time.sleep(0.2)
+"""
+RAISES = """
+import time
+from paddletag import distributed
+distributed.init()
+distributed.gather(None)
+if distributed.rank() == 1:
+    print("a line before")
+    raise ValueError("boom")
+distributed.gather(None)
+"""
+MISTAKE = """
+import time
+from paddletag import distributed, runtime
+def main():
+    if distributed.rank() == 1:
+        raise runtime.UserError("clip.wav: not audio")
+    time.sleep(60)
+runtime.run(main)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """Two folders of exp would be one on a shared file system: so it is here."""
+
+    def __init__(self, folder):
+        self.folder, self.exp, self.port, self.nodes = folder, folder / "exp", free_port(), []
+        recipe = folder / "examples" / "x"
+        for path in (recipe, folder / "utils", folder / "local", self.exp):
+            path.mkdir(parents=True)
+        shutil.copy(ROOT / "utils/recipe.sh", folder / "utils")
+        (folder / "local" / "paddletag").symlink_to(ROOT / "local/paddletag")
+        (recipe / "run.sh").write_text(RUN)
+
+    def start(self, node, script=MEET, *options, host="localhost", nodes=2, alone="", **env):
+        work = self.folder / "local" / "train.py"
+        work.write_text(script)
+        command = ["bash", self.folder / "examples/x/run.sh", "--exp", self.exp, "--nnodes", str(nodes)]
+        command += ["--node-rank", str(node), "--master", f"{host}:{self.port}", *options]
+        env = {**os.environ, "PYTHON": sys.executable, "WORK": str(work), "ALONE": alone, **env}
+        kinds = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        process = subprocess.Popen(command, env=env, **kinds)
+        self.nodes.append(process)
+        return process
+
+    def pids(self, ranks=(0, 1)):
+        """{rank: (worker, its parent)} once all have met and written them."""
+        files = [self.exp / f"{rank}.pid" for rank in ranks]
+        end = time.monotonic() + 40
+        while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < end:
+            time.sleep(0.05)
+        return {rank: [int(pid) for pid in file.read_text().split()] for rank, file in zip(ranks, files, strict=True)}
+
+    def orphans(self):
+        """What still runs of this cluster."""
+        found = subprocess.run(["ps", "-eo", "pid,stat,args"], capture_output=True, text=True, check=True).stdout
+        lines = [line for line in found.splitlines() if str(self.folder) in line and " Z" not in line]
+        return [line for line in lines if "pytest" not in line]
+
+    def stop(self):
+        for process in self.nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.communicate()
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.stop()
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def both_end(processes, seconds=30):
+    """[(status, out, err), ...] of nodes that end within so many seconds."""
+    end = time.monotonic() + seconds
+    return [(p.returncode, out, err) for p in processes for out, err in [p.communicate(timeout=end - time.monotonic())]]
+
+
+def outside():
+    """The address of this machine that others see, or the loopback's where it has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return probe.getsockname()[0]
+    return "127.0.0.1"
+
+
+def test_two_nodes_meet(nodes):
+    """At an address that is not what this machine's name means to it, past a scheduler's variables and a proxy."""
+    host = outside()
+    confusing = {"MASTER_ADDR": "10.9.9.9", "MASTER_PORT": "1", "HTTP_PROXY": "http://10.9.9.9:1", "POD_IP": "10.9.9.9"}
+    one = nodes.start(1, MEET, host=host, **confusing)
+    zero = nodes.start(0, MEET, host=host, alone="import time; time.sleep(4); print('prepared')", **confusing)
+    (status0, out0, err0), (status1, out1, err1) = both_end([zero, one], 60)
+    assert (status0, err0, status1, err1) == (0, "", 0, ""), (out0, err0, out1, err1)
+    for rank in (0, 1):
+        found = json.loads((nodes.exp / f"1.{rank}.json").read_text())
+        assert found.pop("gloo") == cluster.interface(host)
+        assert found == {"size": 2, "local": [0, 1], "all": [0, 1], "mean": [0.5] * 3}
+    train = "== stage 2: train (fold 1)"
+    assert out0.splitlines() == ["== stage 0: prepare", "prepared", train, "rank 0 has met"]
+    waits = "run.sh: node 1 waits for node 0, which is at stage 0: prepare"
+    assert out1.splitlines() in (
+        [train, waits, "rank 1 has met"],
+        [train, out1.splitlines()[1], waits, "rank 1 has met"],
+    )
+    names = [path.name for path in sorted((nodes.exp / "log/train.fold1.node1").iterdir())]
+    assert names == ["launcher.log", "workerlog.0"]
+    assert nodes.orphans() == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("host", ["localhost", "127.0.1.1", socket.gethostname()])
+def test_names_of_the_loopback_two_folds_and_two_processes_on_each_node(nodes, host):
+    options = ("--folds", "1 2", "--nproc", "2")
+    both = [nodes.start(node, MEET, *options, host=host) for node in (0, 1)]
+    for status, out, err in both_end(both, 90):
+        assert (status, err.replace("run.sh: --nproc 2: on 1 cores they are slower than 1\n", "")) == (0, ""), out
+    for fold in "12":
+        for rank in range(4):
+            found = json.loads((nodes.exp / f"{fold}.{rank}.json").read_text())
+            assert found["all"] == [0, 1, 2, 3] and found["mean"] == [1.5] * 3
+            assert found["local"] == [rank % 2, 2]
+
+
+def after_a_kill(nodes, victim, node):
+    """Both nodes' last words after SIGKILL for a process of `node`."""
+    both = [nodes.start(0, STEPS), nodes.start(1, STEPS)]
+    worker, keeper = nodes.pids()[node]
+    launcher = parent(keeper)
+    watcher = parent(launcher)
+    assert parent(watcher) == both[node].pid
+    pid = {"worker": worker, "launcher": launcher, "watcher": watcher, "run.sh": both[node].pid}[victim]
+    os.kill(pid, signal.SIGKILL)
+    before = time.monotonic()
+    ends = both_end(both)
+    assert time.monotonic() - before < 15
+    assert all(status for status, _, _ in ends)
+    end = time.monotonic() + 3
+    while nodes.orphans() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert nodes.orphans() == []
+    return [err.splitlines() for _, _, err in ends]
+
+
+CAUSES = {
+    "worker": "(node {n}, rank {n}, exit status 137: ended by signal 9 (out of memory?); log: {log}/workerlog.0)",
+    "launcher": "(node {n}, Paddle's launcher, exit status 137: ended by signal 9 (out of memory?); "
+    "log: {log}/launcher.log)",
+    "watcher": "(node {n} lost: it was killed, or its machine went down; its log: {log})",
+    "run.sh": "(node {n}, run.sh was killed)",
+}
+FAILED = "run.sh: stage 2: train (fold 1) failed "
+
+
+@pytest.mark.parametrize(
+    ("victim", "node"),
+    [
+        ("worker", 1),
+        *(pytest.param(v, n, marks=pytest.mark.full) for v in CAUSES for n in (0, 1) if (v, n) != ("worker", 1)),
+    ],
+)
+def test_whoever_is_killed_both_nodes_end_and_name_it(nodes, victim, node, request):
+    errors = after_a_kill(nodes, victim, node)
+    line = FAILED + CAUSES[victim].format(n=node, log=nodes.exp / f"log/train.fold1.node{node}")
+    assert errors[1 - node][-1] == line
+    assert errors[node][-1:] == [FAILED + "(killed: out of memory?)" if victim == "watcher" else line]
+    assert "recipe.sh" not in str(errors)
+    if request.config.getoption("markexpr") != "not full":  # the same port again, at once
+        assert [status for status, _, _ in both_end([nodes.start(0), nodes.start(1)])] == [0, 0]
+
+
+@pytest.mark.full
+def test_a_node_that_falls_silent_is_lost(nodes):
+    zero, one = nodes.start(0, STEPS), nodes.start(1, STEPS)
+    worker, keeper = nodes.pids()[1]
+    for pid in (parent(parent(keeper)), worker):  # as if the machine had lost its power
+        os.kill(pid, signal.SIGSTOP)
+    ((status, _, err),) = both_end([zero])
+    log = nodes.exp / "log/train.fold1.node1"
+    assert status == 1 and err == f"{FAILED}(node 1 lost: no sign of life for 15 s; its log: {log})\n"
+    one.send_signal(signal.SIGTERM)
+    both_end([one])
+    assert nodes.orphans() == []
+
+
+@pytest.mark.full
+def test_an_exception_on_one_node_shows_its_log_on_both(nodes):
+    ends = both_end([nodes.start(0, RAISES), nodes.start(1, RAISES)])
+    line = f"{FAILED}(node 1, rank 1, exit status 1: ValueError: boom; "
+    line += f"log: {nodes.exp}/log/train.fold1.node1/workerlog.0)"
+    (status0, _, err0), (status1, out1, err1) = ends
+    assert (status0, status1) == (1, 1)
+    assert err0.splitlines()[-2:] == ["rank 1 | ValueError: boom", line]
+    assert "rank 1 | a line before" in err0.splitlines() and "a line before" in out1.splitlines()
+    assert "ValueError: boom" in out1.splitlines() and err1.splitlines()[-1] == line
+
+
+@pytest.mark.full
+def test_a_user_s_mistake_on_one_node_is_one_line_on_both(nodes):
+    for status, out, err in both_end([nodes.start(0, MISTAKE), nodes.start(1, MISTAKE)]):
+        assert status == 2
+        assert (out + err).count("train.py: error: clip.wav: not audio\n") == 1
+        assert "failed" not in err
+
+
+@pytest.mark.full
+def test_ctrl_c_on_one_node_ends_the_other(nodes):
+    zero, one = nodes.start(0, STEPS), nodes.start(1, STEPS)
+    nodes.pids()
+    one.send_signal(signal.SIGINT)
+    (status0, _, err0), (status1, _, err1) = both_end([zero, one])
+    assert (status0, status1, err1) == (130, 130, "")
+    assert err0 == f"{FAILED}(node 1, run.sh was interrupted (SIGINT))\n"
+    assert nodes.orphans() == []
+
+
+# ------------------------------------------------------------------------------------------ before any launcher starts
+
+
+def test_the_other_node_hears_of_a_stage_that_failed(nodes):
+    one = nodes.start(1)
+    zero = nodes.start(0, alone="import time; time.sleep(1); raise SystemExit(7)")
+    (status0, _, err0), (status1, _, err1) = both_end([zero, one])
+    assert (status0, err0) == (7, "run.sh: stage 0: prepare failed (exit status 7)\n")
+    assert (status1, err1) == (7, f"{FAILED}(node 0, stage 0: prepare, exit status 7)\n")
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_node_that_never_comes(nodes, node):
+    """Node 0 does not let itself be disturbed by others that come meanwhile."""
+    process = nodes.start(node, MEET, "--node-wait", "4")
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"kind": 3}\n[]\n', b"\xff\n", b"") if node == 0 else ():
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", nodes.port)) as stranger:
+                stranger.sendall(words)
+                break
+            time.sleep(0.05)
+    ((status, out, err),) = both_end([process])
+    assert status == 1 and err.count("\n") == 1
+    at = f"localhost:{nodes.port}"
+    waits = {0: f"node 0 waits at {at} for node 1, at most 4 s", 1: f"node 1 waits for node 0 at {at}, at most 4 s"}
+    assert out.splitlines()[-1] == f"run.sh: {waits[node]}"
+    cause = {0: f"node 1 did not come to {at} within 4 s", 1: f"node 0 did not answer at {at} within 4 s"}
+    assert err == f"{FAILED}({cause[node]})\n"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (("--folds", "3"), "stage and fold: 'train.fold1' on node 0, 'train.fold3' on node 1"),
+        (("--exp", "/tmp/x"), "commands: '{exp}' on node 0, '/tmp/x' on node 1"),
+    ],
+)
+def test_nodes_with_different_options(nodes, tmp_path, theirs, words):
+    theirs = [word.replace("/tmp/x", str(tmp_path / "x")) for word in theirs]
+    words = words.format(exp=nodes.exp).replace("/tmp/x", str(tmp_path / "x"))
+    for status, _, err in both_end([nodes.start(0), nodes.start(1, MEET, *theirs)]):
+        assert (status, err) == (2, f"run.sh: error: start all nodes with the same options, not {words}\n")
+
+
+def test_two_machines_with_one_number(nodes):
+    both = [nodes.start(node, nodes=3) for node in (0, 1, 1)]
+    for status, _, err in both_end(both):
+        assert (status, err) == (2, "run.sh: error: --node-rank 1: two machines have this number\n")
+
+
+def test_the_port_is_taken(nodes):
+    with socket.socket() as taken:
+        taken.bind(("", nodes.port))
+        taken.listen()
+        ((status, out, err),) = both_end([nodes.start(0)])
+    assert status == 2 and "stage 2" not in out
+    assert err == f"run.sh: error: --master localhost:{nodes.port}: port {nodes.port} is in use on this machine\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "host", "words"),
+    [
+        (1, "no-such-host.invalid", "--master no-such-host.invalid: no IPv4 address for this name"),
+        (0, "192.0.2.77", "192.0.2.77 is no address of this machine, node 0"),
+    ],
+)
+def test_a_master_that_cannot_be(nodes, node, host, words):
+    ((status, _, err),) = both_end([nodes.start(node, host=host)])
+    assert status == 2 and err.count("\n") == 1 and err.startswith("run.sh: error: ") and words in err
+
+
+def test_somebody_else_at_the_port(nodes):
+    with socket.socket() as other:
+        other.bind(("", nodes.port))
+        other.listen()
+        one = nodes.start(1)
+        other.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        ((status, _, err),) = both_end([one])
+    assert (status, err) == (1, f"{FAILED}(localhost:{nodes.port} answers, but not as node 0 does)\n")
