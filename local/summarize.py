@@ -15,7 +15,7 @@ def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--exp", required=True, help="folder that holds fold1, fold2 ..., or seed0/fold1 ...")
     parser.add_argument("--folds", nargs="+", required=True, help="the folds to report")
-    parser.add_argument("--seeds", nargs="+", default=[], help="the seeds to report, if the folder holds several")
+    parser.add_argument("--seeds", nargs="*", default=[], help="the seeds to report, if the folder holds several")
     args = parser.parse_args()
     runtime.start_log()
     exp = Path(args.exp)

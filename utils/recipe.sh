@@ -48,6 +48,9 @@ default data "" "folder for the manifest and the features; empty: data/ in the r
 default exp "" "folder for models and results; empty: exp/<name of the config>/ there"
 default opts "" "settings that override the config, e.g. \"train.epochs 2 train.lr 1e-3\""
 default folds "1" "folds to hold out, one model each"
+default seeds "" "seeds to train each fold with, e.g. \"0 1 2\"; empty: the config's alone"
+default extend false "true: a finished run may go on to more train.epochs"
+default tta 1 "copies of each clip, rolled in time, whose scores stage 3 averages"
 default gpus "" "devices, e.g. 0,1,2,3; empty: the CPU"
 default nproc "" "processes on the CPU; empty: 1"
 default jobs "" "folds side by side; empty: as many as cores on the CPU, 1 on GPUs and on several nodes"
@@ -97,15 +100,22 @@ number() { # number NAME LOWEST [HIGHEST]
 number stage 0 5
 number stop_stage 0 5
 ((stage <= stop_stage)) || die "--stage $stage is after --stop-stage $stop_stage"
-[[ $dry_run == true || $dry_run == false ]] || die "--dry-run $dry_run: neither true nor false"
+number tta 1
+for name in dry_run extend; do
+  [[ ${!name} == true || ${!name} == false ]] || die "--${name//_/-} ${!name}: neither true nor false"
+done
 
 read -r -a fold_list <<<"$folds" || true
+read -r -a seed_list <<<"$seeds" || true
 ((${#fold_list[@]})) || die "--folds is empty"
-for fold in "${fold_list[@]}"; do
-  [[ $fold =~ ^[0-9]+$ ]] || die "--folds $folds: not numbers separated by blanks"
+for name in fold seed; do
+  declare -n list=${name}_list all=${name}s
+  for value in "${list[@]}"; do
+    [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "--${name}s $all: not numbers separated by blanks"
+  done
+  [[ -z $(printf '%s\n' "${list[@]}" | sort | uniq -d) ]] || die "--${name}s $all: the same $name twice"
 done
-[[ -z $(printf '%s\n' "${fold_list[@]}" | sort | uniq -d) ]] || die "--folds $folds: the same fold twice"
-fold=
+fold='' seed=''
 
 read -r -d '' -a overrides <<<"$opts" || true
 ((${#overrides[@]} % 2 == 0)) || die "--opts $opts: not pairs of key and value"
@@ -160,6 +170,7 @@ else
   ((nproc <= cores)) ||
     printf 'run.sh: --nproc %s: on %s cores they are slower than %s\n' "$nproc" "$cores" "$cores" >&2
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads gain nothing, more processes do
+  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large memory pages: steps take a tenth less time
 fi
 if [[ ! $jobs ]]; then
   jobs=1
@@ -167,7 +178,11 @@ if [[ ! $jobs ]]; then
 fi
 number jobs 1
 ((jobs == 1 || nnodes == 1)) || die "--jobs $jobs: on several machines folds run one after another"
-((jobs <= ${#fold_list[@]})) || jobs=${#fold_list[@]}
+runs=() # what is to be trained: "FOLD SEED"
+for value in "${seed_list[@]:-}"; do
+  runs+=("${fold_list[@]/%/ $value}")
+done
+((jobs <= ${#runs[@]})) || jobs=${#runs[@]}
 
 # A scheduler's variables would tell a single process that it is one of many.
 unset PADDLE_TRAINER_ID PADDLE_TRAINERS_NUM PADDLE_TRAINER_ENDPOINTS PADDLE_CURRENT_ENDPOINT PADDLE_MASTER \
@@ -239,8 +254,8 @@ trap 'exit 129' HUP
 stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER <= --stop-stage
   ((stage <= $1 && $1 <= stop_stage)) || return 0
   [[ $3 == launch || $node_rank == 0 ]] || return 0 # the other nodes meet node 0 in its next launch
-  step="stage $1: $2${fold:+ (fold $fold)}"
-  job=$2${fold:+.fold$fold}
+  step="stage $1: $2${fold:+ (${seed:+seed $seed, }fold $fold)}"
+  job=$2${seed:+.seed$seed}${fold:+.fold$fold}
   log=$exp/log/$job
   ((nnodes == 1)) || log+=.node$node_rank
   if [[ $dry_run == true ]]; then echo "# $step"; else echo "== $step"; fi
@@ -253,22 +268,32 @@ stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER 
   fi
 }
 
-each_fold() { # each_fold FUNCTION: call it with $fold set to every fold, --jobs of them at a time
-  if ((jobs == 1)) || [[ $dry_run == true ]]; then
-    for fold in "${fold_list[@]}"; do "$1"; done
-  else
-    for fold in "${fold_list[@]}"; do
+each_fold() { # each_fold FUNCTION: call it for every fold and seed, --jobs of them at a time, with $model set
+  local base=("${overrides[@]}") run
+  for run in "${runs[@]}"; do
+    choose "$run"
+    ((${#seed_list[@]} == 0)) || overrides=(--opts "${base[@]:1}" train.seed "$seed")
+    if ((jobs == 1)) || [[ $dry_run == true ]]; then
+      "$1"
+    else
       while ((${#children[@]} == jobs)); do reap; done
       background labelled "$1"
-    done
-    while ((${#children[@]})); do reap; done
-  fi
-  fold=
+    fi
+  done
+  while ((${#children[@]})); do reap; done
+  overrides=("${base[@]}")
+  choose "${runs[0]}" # whose model stage 4 takes
+  fold='' seed=''
+}
+
+choose() { # choose "FOLD SEED": set what belongs to that run
+  read -r fold seed <<<"$1"
+  model=$exp${seed:+/seed$seed}/fold$fold
 }
 
 labelled() { # run a function, "fold N | " before each of its lines
   export PADDLETAG_PROGRESS=0 # bars of several folds would overwrite each other
-  "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/fold $fold | /")
+  "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/${seed:+seed $seed, }fold $fold | /")
 }
 
 reap() { # forget the children that ended; one that failed ends the run, by set -e
@@ -308,7 +333,7 @@ watch() { # watch [--alone] -- COMMAND: run it under cluster.py, which ends it w
 
 if [[ $dry_run == true ]]; then
   quoted cd "$PWD"
-  for name in CUDA_VISIBLE_DEVICES OMP_NUM_THREADS RECIPE_CALLER; do
+  for name in CUDA_VISIBLE_DEVICES OMP_NUM_THREADS GLIBC_TUNABLES RECIPE_CALLER; do
     [[ ! -v $name ]] || quoted export "$name=${!name}"
   done
 fi
