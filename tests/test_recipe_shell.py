@@ -95,8 +95,8 @@ def test_all_stages_in_order_with_their_arguments(recipe):
     data, exp = str(recipe.folder / "data"), str(recipe.folder / "exp" / "mn04")
     assert prepare["argv"] == ["--config", "conf/mn04.yaml", "--raw", "", "--data", data, *opts]
     assert extract["argv"] == ["--config", "conf/mn04.yaml", "--data", data, *opts]
-    words = ["--config", "conf/mn04.yaml", "--data", data, "--fold", "1", "--exp", f"{exp}/fold1", "--device", "cpu"]
-    assert train["argv"] == [*words, *opts]
+    words = ["--config", "conf/mn04.yaml", "--data", data, "--fold", "1", "--exp", f"{exp}/fold1"]
+    assert train["argv"] == [*words, "--extend", "false", "--device", "cpu", *opts]
     assert option(train2, "--exp") == f"{exp}/fold2"
     assert option(evaluate, "--model") == option(tag, "--model") == f"{exp}/fold1"
     assert summarize["argv"][:5] == ["--exp", exp, "--folds", "1", "2"]
@@ -107,6 +107,28 @@ def test_all_stages_in_order_with_their_arguments(recipe):
     headers = [line for line in done.stdout.splitlines() if line.startswith("==")]
     assert headers[:3] == ["== stage 0: prepare", "== stage 1: features", "== stage 2: train (fold 1)"]
     assert len(headers) == 9
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_every_fold_with_every_seed(recipe, jobs):
+    words = ("--folds", "1 2", "--seeds", "0 7", "--jobs", jobs, "--stage", "2", "--tta", "3", "--extend", "true")
+    done = recipe.run(*words, "--opts", "train.lr 1")
+    assert done.returncode == 0, done.stderr
+    calls, exp = recipe.calls(), recipe.folder / "exp" / "mn04"
+    trained = {option(call, "--exp"): call["argv"] for call in calls if call["name"] == "train"}
+    assert set(trained) == {f"{exp}/seed{seed}/fold{fold}" for seed in (0, 7) for fold in (1, 2)}
+    for path, argv in trained.items():
+        seed, fold = path[len(f"{exp}/seed")], path[-1]
+        assert argv[argv.index("--fold") + 1] == fold and argv[argv.index("--extend") + 1] == "true"
+        assert argv[argv.index("--opts") :] == ["--opts", "train.lr", "1", "train.seed", seed]
+    evaluated = [call for call in calls if call["name"] == "evaluate"]
+    assert {option(call, "--model") for call in evaluated} == set(trained)
+    assert {option(call, "--tta") for call in evaluated} == {"3"}
+    (summary,) = (call for call in calls if call["name"] == "summarize")
+    assert summary["argv"] == ["--exp", str(exp), "--folds", "1", "2", "--seeds", "0", "7"]
+    (tag,) = (call for call in calls if call["name"] == "audio_tag")
+    assert option(tag, "--model") == f"{exp}/seed0/fold1"
+    assert "seed 7, fold 2" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """RESULTS.md: its numbers against the statistics module, and what it refuses to mix."""
 
 import json
+import shutil
 import statistics
 
 import numpy as np
@@ -63,6 +64,22 @@ def test_one_fold_says_so(exp):
     call("summarize", "--exp", exp, "--folds", 1, 1)
     text = (exp / "RESULTS.md").read_text()
     assert "**Accuracy (%) 95.00 on fold 1 alone**" in text and "±" not in text
+
+
+def test_seeds_have_a_mean_of_their_means(exp):
+    for seed, gain in ((0, 0.0), (5, 0.05)):
+        for fold in (1, 2):
+            folder = exp / f"seed{seed}" / f"fold{fold}"
+            shutil.copytree(exp / f"fold{fold}", folder)
+            change(folder / "model.json", run=run(fold, seed=seed))
+            change(folder / "metrics.json", accuracy=ACCURACY[fold] + gain)
+    call("summarize", "--exp", exp, "--folds", 1, 2, "--seeds", 0, 5)
+    text = (exp / "RESULTS.md").read_text()
+    deviation = statistics.stdev([92.5, 97.5])
+    assert f"**Accuracy (%) 95.00 ± {deviation:.2f} over 2 seeds of 2 folds (92.50, 97.50)**" in text
+    assert "| Seed | Fold held out |" in text and "| 5 | 2 | 95.00 | 80 | 63 |" in text
+    change(exp / "seed5" / "fold2" / "model.json", run=run(2, seed=5, epochs=7))
+    assert "train.epochs was 10, is 7" in refusal("summarize", "--exp", exp, "--folds", 1, 2, "--seeds", 0, 5)
 
 
 def test_nothing_is_written_twice(exp, capsys):
