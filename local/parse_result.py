@@ -1,31 +1,100 @@
-"""Stage 5: tagging results (npz) -> text: per window its time, as a fraction of the file, and its top labels."""
+"""Stage 5: tagging results (npz) -> every window's top labels as text, or events as CSV, JSON Lines, Audacity labels.
+
+Text is smoothed unless --smooth says False; events are not unless it says True, since smoothing makes them late.
+"""
 
 from pathlib import Path
 
 from paddletag import parsing, runtime
 from paddletag.runtime import UserError, log
 
+EVENTS = {
+    "csv": (".csv", parsing.events_csv),
+    "jsonl": (".jsonl", parsing.events_jsonl),
+    "audacity": (".audacity.txt", parsing.events_audacity),
+}
+
+
+def boolean(text):
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError
+    return text.lower() in ("true", "1")
+
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--tagging_file", required=True, help="npz file of stage 4, or a folder of them")
-    parser.add_argument("--top_k", type=int, default=5, help="labels per window")
-    parser.add_argument("--output_dir", default="output_dir", help="folder for the text")
+    parser.add_argument("--label_file", default="", help="text file with a label per line, instead of those in the npz")
+    parser.add_argument("--output_dir", default="output_dir", help="folder for what is written")
+    parser.add_argument("--format", nargs="+", default=["text"], choices=["text", *EVENTS], help="one or several")
+    parser.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
+    parser.add_argument("--median", type=int, default=1, help="odd number of windows of a median filter; 1: none")
+    parser.add_argument("--smooth", type=boolean, help="mean over the last windows: True or False")
+    parser.add_argument("--smooth_size", type=int, default=5, help="number of windows of that mean")
+    text = parser.add_argument_group("text")
+    text.add_argument("--top_k", type=int, default=10, help="labels per window")
+    text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
+    event = parser.add_argument_group("events (csv, jsonl, audacity)")
+    words = "a number, NAME=NUMBER, or a .yaml or .csv file of names and numbers; one or several"
+    event.add_argument("--threshold", nargs="+", action="extend", help=f"score that starts an event, else 0.3: {words}")
+    event.add_argument("--low_threshold", nargs="+", action="extend", help="score down to which an event lasts: alike")
+    event.add_argument("--min_duration", type=float, default=0.0, help="seconds; shorter events are left out")
+    event.add_argument("--min_gap", type=float, default=0.0, help="seconds; closer events of a class become one")
+    event.add_argument("--overlap", type=float, default=0.5, help="part of a window that makes a sound heard")
     args = parser.parse_args()
     runtime.start_log()
-    if args.top_k < 1:
-        raise UserError(f"--top_k {args.top_k}: must be at least 1")
+    check(args, [action.dest for action in event._group_actions], parser)
     source = Path(args.tagging_file)
     files = sorted(source.glob("*.npz")) if source.is_dir() else [source]
     if not files:
         raise UserError(f"{source}: holds no tagging results: run stage 4 first")
     for file in files:
-        arrays = parsing.read(file)
-        output = Path(args.output_dir) / f"{file.stem}.txt"
-        runtime.write_text(output, parsing.text(arrays, args.top_k))
-        log.info("%s: top %d of %d windows in %s", file.stem, args.top_k, len(arrays["time"]), output)
-        for label, score in parsing.top_k(arrays["scores"].mean(0), arrays["labels"], args.top_k):
-            print(f"  {score:6.3f}  {label}")
+        arrays = parsing.read(file, args.label_file, seconds=args.time == "seconds" or set(args.format) != {"text"})
+        for ending, content in parse(arrays, args).items():
+            output = Path(args.output_dir) / f"{file.stem}{ending}"
+            runtime.write_text(output, content)
+            log.info("Saved tagging labels to %s", output)
+
+
+def check(args, event_options, parser):
+    """Refuse numbers out of range, and options that would change nothing."""
+    for name in ("top_k", "smooth_size", "median"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if args.median % 2 == 0:
+        raise UserError(f"--median {args.median}: must be odd")
+    for name in ("min_duration", "min_gap"):
+        if not 0 <= getattr(args, name) < float("inf"):
+            raise UserError(f"--{name} {getattr(args, name)}: must be a number of seconds")
+    if not 0 < args.overlap <= 1:
+        raise UserError(f"--overlap {args.overlap}: must be above 0 and at most 1")
+    unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
+    if unused and set(args.format) == {"text"}:
+        raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity")
+
+
+def parse(arrays, args):
+    """{ending: text} of a result in every format that is asked for. Prints the labels that are highest on average."""
+    high = parsing.thresholds(args.threshold or [], arrays["labels"])
+    low = parsing.thresholds(args.low_threshold or [], arrays["labels"], default=high)
+    for label, start, last in zip(arrays["labels"], high, low, strict=True):
+        if last > start:
+            raise UserError(f"--low_threshold {last:g}: is above the threshold {start:g} of {runtime.show(str(label))}")
+    columns = parsing.choose(arrays["labels"], args.classes)
+    scores = parsing.median(arrays["scores"][:, columns], args.median)
+    arrays = {**arrays, "labels": arrays["labels"][columns], "scores": scores}
+    smoothed = {**arrays, "scores": parsing.smooth(scores, args.smooth_size)}
+    for label, score in parsing.top_k(scores.mean(0), arrays["labels"], args.top_k):
+        print(f"  {score:6.3f}  {label}")
+    texts = {}
+    if "text" in args.format:
+        time = "start" if args.time == "seconds" else "time"
+        texts[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
+    if set(args.format) != {"text"}:
+        options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
+        events = parsing.events(smoothed if args.smooth else arrays, high[columns], low[columns], **options)
+        texts |= {EVENTS[name][0]: EVENTS[name][1](events) for name in args.format if name != "text"}
+    return texts
 
 
 if __name__ == "__main__":

@@ -1,16 +1,36 @@
-"""Tagging results (npz) to text that a person reads."""
+"""Tagging results to what a person reads: the top labels of every window as text, or events with onset and offset."""
+
+import csv
+import difflib
+import fnmatch
+import io
+import json
+from pathlib import Path
 
 import numpy as np
+import yaml
 
-from paddletag.runtime import UserError
+from paddletag.runtime import UserError, show
+
+THRESHOLD = 0.3  # of the scores, where none is given
 
 
-def read(path):
-    """The arrays of a tagging result. UserError for a file that is not one."""
+def read(path, label_file=None, seconds=False):
+    """The arrays of a tagging result: time [N], scores [N, C], labels [C] and what else it holds.
+
+    `label_file`: a text file of C lines, instead of the labels in the file. `seconds`: `start` and `end` [N] must be
+    there. UserError for a file that is not a tagging result.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        if len(arrays["time"]) != len(arrays["scores"]) or arrays["scores"].shape[1] != len(arrays["labels"]):
+        windows, classes = arrays["scores"].shape
+        if len(arrays["time"]) == windows + 1 and arrays["time"][-1] > 1 - 1e-6:
+            # PaddleAudio wrote np.arange(0, 1, hop / length): for some lengths rounding adds the end itself.
+            arrays["time"] = arrays["time"][:-1]
+        if {len(arrays[name]) for name in ("time", "start", "end") if name in arrays} != {windows}:
+            raise ValueError("its arrays differ in length")
+        if not label_file and "labels" in arrays and len(arrays["labels"]) != classes:
             raise ValueError("its arrays differ in length")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: stage 4 (local/audio_tag.py) makes it") from None
@@ -19,7 +39,187 @@ def read(path):
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
         reason = str(error).split(". ")[0]
         raise UserError(f"{path}: not a tagging result, or damaged ({reason}): run stage 4 again") from None
+    if label_file:
+        labels = _lines(label_file)
+        if len(labels) != classes:
+            raise UserError(f"{label_file}: holds {len(labels)} labels, but {path} has scores of {classes} classes")
+        arrays["labels"] = np.array(labels)
+    elif "labels" not in arrays:
+        raise UserError(f"{path}: holds no labels: name a text file of {classes} lines with --label_file")
+    if seconds and not {"start", "end"} <= set(arrays):
+        raise UserError(f"{path}: has no times in seconds (start, end): run stage 4 (local/audio_tag.py) again")
     return arrays
+
+
+def _lines(path):
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        reason = "not a text file in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror.lower()
+        raise UserError(f"{path}: {reason}: name a file with a label per line") from None
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+
+
+def smooth(scores, size):
+    """The mean of the last `size` windows (of as many as there are, at the start): [N, C] -> [N, C].
+
+    It looks back only, so what it shows comes (size - 1) / 2 windows late. The rows are added in their order and type,
+    so that the result has the bits of PaddleAudio's.
+    """
+    size = min(size, len(scores))
+    if size <= 1:
+        return scores
+    counts = np.arange(1, size, dtype=scores.dtype)[:, None]
+    first = np.cumsum(scores[: size - 1], axis=0, dtype=scores.dtype) / counts
+    rest = scores[: len(scores) - size + 1].copy()
+    for back in range(1, size):
+        rest += scores[back : len(scores) - size + 1 + back]
+    rest /= size
+    return np.concatenate([first, rest])
+
+
+def median(scores, size):
+    """The median over `size` windows (odd) around each one, class by class, mirrored at the ends: [N, C] -> [N, C]."""
+    from scipy.ndimage import median_filter
+
+    if size == 1:
+        return scores
+    result = np.empty_like(scores)
+    for k in range(scores.shape[1]):
+        result[:, k] = median_filter(scores[:, k], size)
+    return result
+
+
+def choose(labels, patterns):
+    """The ascending indices of the labels that are named: by their name, or else by a glob as `*speech*`; None: all."""
+    if patterns is None:
+        return np.arange(len(labels))
+    labels, chosen = [str(label) for label in labels], set()
+    for pattern in patterns:
+        found = [i for i, label in enumerate(labels) if label == pattern]
+        found = found or [i for i, label in enumerate(labels) if fnmatch.fnmatchcase(label, pattern)]
+        if not found:
+            lower = {label.lower(): label for label in labels}
+            near = [lower[name] for name in difflib.get_close_matches(pattern.lower(), lower, 3, 0.5)]
+            hint = f"near: {'; '.join(map(show, near))}" if near else "the labels are in the npz, as `labels`"
+            raise UserError(f"{show(pattern)}: no label has this name ({hint})")
+        chosen.update(found)
+    return np.array(sorted(chosen), int)
+
+
+def thresholds(items, labels, default=THRESHOLD):
+    """A threshold per class [C] from a command line's words; a later one overrides an earlier one for its class.
+
+    A word is a number (for every class), `NAME=NUMBER`, or the path of a file of such pairs: YAML (`name: number`) or
+    CSV (`label,threshold`). Names may be globs.
+    """
+    overall, named = default, {}
+    for item in items:
+        name, _, value = item.rpartition("=")
+        if _number(item) is not None:
+            overall = _number(item)
+        elif name and _number(value) is not None:
+            named[name] = _number(value)
+        elif Path(item).suffix.lower() in (".csv", ".yaml", ".yml"):
+            named.update(_pairs(item))
+        else:
+            raise UserError(f"threshold {show(item)}: must be a number, LABEL=NUMBER, or a .yaml or .csv file of those")
+    result = np.broadcast_to(np.asarray(overall, float), len(labels)).copy()
+    for name, value in named.items():
+        result[choose(labels, [name])] = value
+    wrong = result[~((result >= 0) & (result <= 1))]
+    if len(wrong):
+        raise UserError(f"threshold {wrong[0]:g}: must lie between 0 and 1")
+    return result
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _pairs(path):
+    text = "\n".join(_lines(path))
+    if Path(path).suffix.lower() == ".csv":
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        rows = rows[1:] if rows and [cell.strip().lower() for cell in rows[0]] == ["label", "threshold"] else rows
+    else:
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: must hold lines `label: number`")
+        rows = [(str(name), str(value)) for name, value in values.items()]
+    for row in rows:
+        if len(row) != 2 or _number(row[1]) is None:
+            raise UserError(f"{path}: {show(', '.join(row))}: must be a label and a number")
+    return {name: _number(value) for name, value in rows}
+
+
+def events(arrays, threshold=THRESHOLD, low=None, min_duration=0.0, min_gap=0.0, classes=None, overlap=0.5):
+    """What sounds when: [{onset, offset (s), label, peak, mean (of the scores of its windows)}], by onset.
+
+    An event of a class starts with a window that scores at least `threshold` and lasts while windows score at least
+    `low` (None: the threshold); either is a number or an array [C]. Events of a class less than `min_gap` seconds
+    apart become one, then those shorter than `min_duration` seconds go. `classes`: names or globs, None for all.
+
+    Windows are longer than the hop, so from the start of the first window to the end of the last an event would seem
+    up to twice a window too long. What fills at least half a window is heard from when its onset meets a window's
+    centre until its offset does: a window therefore speaks for half a hop on either side of its centre, and an event
+    is exact to half a hop. `overlap` is that half, for models that a sound must fill less or more of a window for to
+    reach the threshold: onset and offset move by (0.5 - overlap) windows, later and earlier. An event in the first
+    window begins with it, and one in the last ends with the file: nothing tells where else it would.
+    """
+    columns = choose(arrays["labels"], classes)
+    scores, start, end = (np.asarray(arrays[name]) for name in ("scores", "start", "end"))
+    if not len(scores):
+        return []
+    threshold = np.broadcast_to(np.asarray(threshold, scores.dtype), scores.shape[1])  # 0.7 must reach a float32's 0.7
+    low = threshold if low is None else np.broadcast_to(np.asarray(low, scores.dtype), scores.shape[1])
+    onsets, offsets = _cells(start, end)
+    hop = np.median(offsets - onsets)
+    narrow = (0.5 - overlap) * (end - start).max()
+    found = []
+    for k in columns[(scores[:, columns] >= threshold[columns]).any(0)]:
+        column = np.ascontiguousarray(scores[:, k])
+        first, last = _runs(column, threshold[k], low[k])
+        onset, offset = onsets[first], offsets[last]
+        by = np.minimum(narrow, np.maximum(offset - onset - hop, 0) / 2)  # an event keeps a hop at least
+        onset = np.where(first == 0, onset, np.maximum(onset + by, start[0]))
+        offset = np.where(last == len(scores) - 1, offset, np.minimum(offset - by, end.max()))
+        onset, offset = onset.round(6), offset.round(6)  # 0.3 s is not less than 0.3 s
+        gap = (onset[1:] - offset[:-1]).round(6)
+        new = np.concatenate([[True], (gap > 0) & (gap >= min_gap)])
+        ends = np.append(new[1:], True)
+        for begin, finish, i, j in zip(onset[new], offset[ends], first[new], last[ends], strict=True):
+            if round(finish - begin, 6) >= min_duration:
+                part = column[i : j + 1]
+                values = (float(begin), float(finish), str(arrays["labels"][k]), float(part.max()), float(part.mean()))
+                found.append(dict(zip(("onset", "offset", "label", "peak", "mean"), values, strict=True)))
+    return sorted(found, key=lambda event: (event["onset"], event["offset"]))
+
+
+def _cells(start, end):
+    """What each window speaks for: (from [N], to [N]) in seconds, touching halfway between windows' centres."""
+    centre = start + (end - start).max() / 2  # stage 4 cuts the ends of the padded windows to the file's
+    edges = np.concatenate([start[:1], (centre[1:] + centre[:-1]) / 2, [end.max()]]).clip(max=end.max())
+    # Padded windows may be centred beyond the end; one that is the first to hear something has heard its own part.
+    return np.minimum(edges[:-1], (start + end) / 2), edges[1:]
+
+
+def _runs(column, threshold, low):
+    """(first [E], last [E]): each event's windows, from one that reaches the threshold while none is below low."""
+    steps = np.diff((column >= low).astype(np.int8), prepend=0, append=0)
+    first, last = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
+    high = np.flatnonzero(column >= threshold)
+    at = np.searchsorted(high, first)
+    reached = at < len(high)
+    first, last, at = first[reached], last[reached], at[reached]
+    inside = high[at] <= last
+    return high[at][inside], last[inside]
 
 
 def top_k(scores, labels, k):
@@ -27,9 +227,35 @@ def top_k(scores, labels, k):
     return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
 
 
-def text(arrays, k):
-    """PaddleAudio's format (its parse_result.py): per window its time, k lines `label: score`, and a blank line."""
-    lines = []
-    for time, scores in zip(arrays["time"], arrays["scores"], strict=True):
-        lines += [str(float(time)), *(f"{label}: {score}" for label, score in top_k(scores, arrays["labels"], k)), ""]
-    return "\n".join(lines) + "\n"
+def text(arrays, k, time="time"):
+    """PaddleAudio's format (its parse_result.py): per window its time, k lines `label: score`, and a blank line.
+
+    `time` names the array of times: `time`, fractions of the file, as PaddleAudio; or `start`, seconds.
+    """
+    labels, lines = [str(label) for label in arrays["labels"]], []
+    for when, scores in zip(arrays[time], arrays["scores"], strict=True):
+        lines += [str(float(when)), *(f"{label}: {score}" for label, score in top_k(scores, labels, k)), ""]
+    return "".join(line + "\n" for line in lines)
+
+
+def events_csv(rows):
+    """CSV with a header. Text is quoted, so a label may hold commas, quotes and line breaks."""
+    file = io.StringIO()
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(["onset", "offset", "label", "peak", "mean"])
+    writer.writerows(_short(row).values() for row in rows)
+    return file.getvalue()
+
+
+def events_jsonl(rows):
+    """JSON Lines: an event a line."""
+    return "".join(json.dumps(_short(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def events_audacity(rows):
+    """Audacity's label track: onset, offset and label between tabs, so white space in a label becomes one space."""
+    return "".join(f"{row['onset']:.6f}\t{row['offset']:.6f}\t{' '.join(row['label'].split())}\n" for row in rows)
+
+
+def _short(row):
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
