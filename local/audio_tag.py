@@ -1,55 +1,127 @@
-"""Stage 4: a model and a sound file -> <name>.npz: scores of the labels, of the whole file or over time."""
+"""Stage 4: a model and sounds -> <name>.npz with the scores of the labels, of whole files or over time.
+
+Sounds are files of any kind that libsndfile reads, video (through ffmpeg), folders, glob patterns, and - for a WAV
+stream or raw PCM on standard input. Without --output_dir the highest labels are printed instead; with --stream they
+are printed as they come and go. One file named by --wav and tagged by a backbone (not a trained folder) becomes
+audioset_tagging_sr_<its own rate>.npz, as PaddleAudio's script calls it; all others have their own names.
+"""
 
 import contextlib
+import functools
+import json
+import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
-from paddletag import audio, checkpoint, distributed, manifest, parsing, runtime
+from paddletag import audio, checkpoint, distributed, live, manifest, parsing, runtime, tagging
 from paddletag.runtime import UserError, log
+
+STDIN = "standard input"
+LIVE_WINDOW, LIVE_HOP = 2.0, 0.2  # seconds
 
 
 def main():
+    args = arguments()
+    meta = checkpoint.describe(args.model)
+    front_end = checkpoint.front_end(meta)
+    if args.hop_duration:
+        tagging.hop_frames(front_end, args.hop_duration)
+    if args.stream:
+        return stream(args, meta, front_end)
+    if args.output_dir:
+        runtime.start_log()
+    inputs = [*([args.wav] if args.wav else []), *args.sounds] or [held_out_clip(args.data, meta)]
+    names = audio.find([item for item in inputs if item != "-"])
+    source = None
+    if "-" in inputs:
+        read = functools.partial(os.read, 0)
+        source = audio.piped(read, STDIN, args.pcm_rate, args.pcm_format, args.pcm_channels)
+        names[STDIN] = "stdin"
+    if len(names) == 1:
+        with contextlib.nullcontext(source) if source else audio.opened(*names) as sound:  # a fault is told at once
+            rate = sound.rate
+        if args.wav and not Path(args.model).is_dir():
+            names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
+
+    outputs = {path: Path(args.output_dir) / f"{name}.npz" for path, name in names.items()}
+    sources = {path: fingerprint(path, args) for path in names}
+    if args.output_dir:
+        for path, output in outputs.items():
+            if up_to_date(output, meta["sha256"], sources[path]):
+                log.info("%s is up to date", output)
+                del names[path]
+    if not names:
+        return
+
+    predict = load(args, meta)
+    sounds = [source if path == STDIN else path for path in names]
+    several = len(sounds) > 1
+    window, hop = args.sample_duration, args.hop_duration
+    results = tagging.tag(predict, meta, front_end, sounds, window, hop, args.pad, args.batch_size)
+    failed = []
+    bar = runtime.progress(total=len(sounds), desc="sounds", unit="file", **({} if several else {"disable": True}))
+    with contextlib.closing(results), bar:
+        for sound, arrays in results:
+            path = STDIN if isinstance(sound, audio.Source) else sound
+            if isinstance(arrays, UserError):
+                failed.append(arrays)
+                if several:
+                    write(f"audio_tag.py: error: {arrays}", sys.stderr)
+            elif args.output_dir:
+                save(outputs[path], arrays, sources[path], path)
+            else:
+                show(path, arrays, args, several)
+            bar.update()
+    if failed:
+        raise UserError(f"{len(failed)} of {len(sounds)} sounds could not be tagged") if several else failed[0]
+
+
+def arguments():
+    """The arguments, checked as far as they can be by themselves."""
     parser = runtime.Parser(description=__doc__)
+    parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
     parser.add_argument("--model", default="mn04_as", help="folder of a trained model, or the name of a backbone")
-    parser.add_argument("--wav", default="", help="sound file; empty: a clip of --data that the model has not met")
-    parser.add_argument("--data", default="", help="the prepared folder, when there is no --wav")
+    parser.add_argument("--wav", default="", help="one more sound; with none: a clip of --data new to the model")
+    parser.add_argument("--data", default="", help="the prepared folder, when no sound is named")
     parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file")
     parser.add_argument("--hop_duration", type=float, default=0, help="seconds from window to window; 0: one window")
-    parser.add_argument("--output_dir", default="output_dir", help="folder for the result")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    parser.add_argument("--pad", default="zero", choices=["zero", "repeat"], help="fills what is shorter than a window")
+    parser.add_argument("--output_dir", default="", help="folder for the results; empty: print the highest labels")
+    parser.add_argument("--top_k", type=int, default=5, help="labels to print")
+    parser.add_argument("--json", action="store_true", help="print JSON Lines: one per window, or per --stream event")
+    parser.add_argument("--embeddings", action="store_true", help="write the backbone's embedding of each window too")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
+    parser.add_argument("--batch_size", type=int, default=8, help="windows that the model takes at a time")
+    parser.add_argument("--pcm_rate", type=int, help="standard input is raw PCM of this rate; --stream: the model's")
+    parser.add_argument("--pcm_format", default="s16le", choices=audio.PCM, help="of raw PCM")
+    parser.add_argument("--pcm_channels", type=int, default=1, help="of raw PCM, interleaved")
+    parser.add_argument(
+        "--stream", nargs="?", const="-", choices=["-", "mic"],
+        help="print labels as they come and go, from standard input or the microphone;"
+        f" windows of {LIVE_WINDOW:g} s every {LIVE_HOP:g} s unless told otherwise",
+    )  # fmt: skip
+    parser.add_argument("--threshold", type=float, default=0.4, help="--stream: score at which a label comes")
+    parser.add_argument("--low_threshold", type=float, default=0.2, help="--stream: score below which it goes")
     args = parser.parse_args()
-    runtime.start_log()
     for name in ("sample_duration", "hop_duration"):
         if not 0 <= getattr(args, name) < float("inf"):
             raise UserError(f"--{name} {getattr(args, name)}: must be a positive number of seconds")
-    if args.hop_duration and not args.sample_duration:
+    for name in ("top_k", "batch_size", "pcm_rate", "pcm_channels"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", args.device):
+        raise UserError(f"--device {args.device}: must be cpu, gpu or gpu:0, gpu:1, ...")
+    if not 0 < args.low_threshold <= args.threshold < 1:
+        raise UserError("--threshold, --low_threshold: must lie between 0 and 1, the low one no higher than the other")
+    if args.stream and (args.wav or args.sounds or args.output_dir):
+        raise UserError("--stream listens and prints: it takes neither files nor --output_dir")
+    if args.hop_duration and not (args.sample_duration or args.stream):
         raise UserError("--hop_duration needs a window: give --sample_duration too")
-
-    meta = checkpoint.describe(args.model)
-    wav = Path(args.wav) if args.wav else held_out_clip(args.data, meta)
-    audio.probe(wav)
-    output = Path(args.output_dir) / f"{wav.stem}.npz"
-    hop = args.hop_duration or args.sample_duration
-    source = manifest.fingerprint({"audio": str(wav.resolve()), "start": args.sample_duration, "end": hop})
-    with contextlib.suppress(UserError):  # there is none yet, or it is damaged
-        before = parsing.read(output)
-        if (str(before.get("model")), str(before.get("source"))) == (meta["sha256"], source):
-            log.info("%s is up to date", output)
-            return
-
-    from paddletag import tagging
-
-    distributed.init(args.device)
-    model, meta = checkpoint.load_model(args.model)
-    if args.sample_duration:
-        arrays = tagging.tag_windows(model, meta, wav, args.sample_duration, hop)
-    else:
-        arrays = tagging.tag_clip(model, meta, wav)
-    with runtime.atomic(output) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, source=np.array(source))
-    best = parsing.top_k(arrays["scores"].mean(0), arrays["labels"], 3)
-    log.info("%s: %s", wav, ", ".join(f"{label} {score:.3f}" for label, score in best))
-    log.info("Saved tagging results to %s", output)
+    if args.embeddings and not args.output_dir:
+        raise UserError("--embeddings are written, not printed: give --output_dir too")
+    return args
 
 
 def held_out_clip(data, meta):
@@ -57,7 +129,109 @@ def held_out_clip(data, meta):
     if not data or "run" not in meta:
         raise UserError("--wav is missing: name a sound file")
     records, _ = manifest.read(data)
-    return Path(manifest.split(records, meta["run"]["fold"])[1][0]["audio"])
+    return manifest.split(records, meta["run"]["fold"])[1][0]["audio"]
+
+
+def fingerprint(path, args):
+    """What a result depends on besides the model; nothing for a pipe, which is never the same again."""
+    if path == STDIN or not Path(path).is_file():
+        return ""
+    hop = args.hop_duration or args.sample_duration
+    record = {"audio": str(Path(path).resolve()), "start": args.sample_duration, "end": hop}
+    return manifest.fingerprint(record) + f" {args.pad}{' embeddings' * args.embeddings}"
+
+
+def up_to_date(output, model, source):
+    with contextlib.suppress(Exception), np.load(output, allow_pickle=False) as before:  # none yet, or damaged
+        return source and (str(before["model"]), str(before["source"])) == (model, source) and "scores" in before
+    return False
+
+
+def load(args, meta):
+    """The model as the function that scores log-mels, on its device."""
+    kind, _, number = args.device.partition(":")
+    distributed.init(kind)
+    if number:
+        import paddle
+
+        if int(number) >= (found := paddle.device.cuda.device_count()):
+            raise UserError(f"--device {args.device}: Paddle sees {found} GPUs, numbered from 0")
+        paddle.set_device(args.device)
+    model, _ = checkpoint.load_model(args.model)
+    return tagging.predictor(model, meta["task"], args.embeddings)
+
+
+def save(output, arrays, source, path):
+    with runtime.atomic(output) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays, source=np.array(source))
+    best = parsing.top_k(arrays["scores"].mean(0), arrays["labels"], 3)
+    log.info("%s: %s", path, ", ".join(f"{label} {score:.3f}" for label, score in best))
+    log.info("Saved tagging results to %s", output)
+
+
+def show(path, arrays, args, several):
+    """Print the highest labels of each window: `label score` lines, below the file's name and the time as needed."""
+    lines = [] if args.json or not several else [f"{path}:"]
+    for start, end, scores in zip(arrays["start"], arrays["end"], arrays["scores"], strict=True):
+        best = [(label, round(score, 4)) for label, score in parsing.top_k(scores, arrays["labels"], args.top_k)]
+        start, end = round(float(start), 3), round(float(end), 3)
+        if args.json:
+            lines.append(json.dumps({"file": str(path), "start": start, "end": end, "tags": dict(best)}))
+            continue
+        lines += [f"{start:.2f} s to {end:.2f} s:"] if args.sample_duration else []
+        lines += [f"{label} {score:.4f}" for label, score in best]
+    write("\n".join(lines))
+
+
+def stream(args, meta, front_end):
+    """Tag what is heard until it ends, or Ctrl-C."""
+    window = args.sample_duration or LIVE_WINDOW
+    hop = args.hop_duration or min(LIVE_HOP, window)
+    rate = front_end.sample_rate
+    settings = front_end, meta["labels"], window, hop, args.threshold, args.low_threshold
+    live.Live(None, *settings)  # wrong settings are told before the model is loaded
+    if args.stream == "mic":
+        waves = live.microphone(rate)
+        first = next(waves)  # so is a microphone that does not work
+    predict = load(args, meta)
+    listener = live.Live(predict, *settings)
+    predict(np.zeros((1, listener.windows.length, front_end.n_mels), np.float32))  # the first time takes longer
+    print(f"audio_tag.py: listening at {args.pcm_rate or rate} Hz; Ctrl-C ends", file=sys.stderr, flush=True)
+    try:
+        if args.stream == "-":
+            read = functools.partial(os.read, 0)
+            source = audio.piped(read, STDIN, args.pcm_rate, args.pcm_format, args.pcm_channels, rate, live=True)
+            waves = source.at(rate)
+        else:
+            tell(listener.feed(first), args.json)
+        for wave in waves:
+            tell(listener.feed(wave), args.json)
+    except KeyboardInterrupt:
+        pass
+    tell(listener.flush(), args.json)
+
+
+def tell(events, as_json):
+    for event in events:
+        if as_json:
+            line = json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in vars(event).items()})
+        elif event.kind == "onset":
+            line = f"{event.time:8.2f}  + {event.label} {event.score:.3f}"
+        else:
+            line = f"{event.time:8.2f}  - {event.label} {event.score:.3f}, {event.time - event.onset:.2f} s"
+        write(line)
+
+
+def write(text, file=None):
+    """Print; end in silence when nobody reads any more."""
+    from tqdm import tqdm  # a line printed past its bar would tear it
+
+    try:
+        tqdm.write(text, file=file or sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at the end
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """Decoding, mixing and resampling, and the files that are refused."""
 
+import io
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
 from paddletag import audio
 from paddletag.audio import AudioError
+from paddletag.runtime import UserError
 
 RATE = 44100
 FORMATS = [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
@@ -188,3 +194,175 @@ def test_an_mp3_with_a_tag_before_it(make):
     path.write_bytes(tag + content[: len(content) * 4 // 5])
     with pytest.raises(AudioError, match="truncated"):
         audio.probe(path)
+
+
+def stream(path, rate=32000):
+    with audio.opened(path) as source:
+        return list(source.at(rate))
+
+
+@pytest.mark.parametrize("kind, subtype", FORMATS + MORE)
+@pytest.mark.parametrize("rate", [32000, RATE])
+def test_a_file_in_parts_is_the_file(make, monkeypatch, kind, subtype, rate):
+    monkeypatch.setattr(audio, "BLOCK", 10_007)
+    path = make(f"a.{kind}", tones(1.5, channels=2), subtype=subtype)
+    parts = stream(path, rate)
+    assert len(parts) >= 6
+    np.testing.assert_allclose(np.concatenate(parts), audio.load(path, rate), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_bad_files_are_refused_in_parts_as_well(make, monkeypatch, kind):
+    monkeypatch.setattr(audio, "BLOCK", 10_007)
+    path = make(f"a.{kind}", tones(1.5) + 0.01 * np.random.default_rng(0).standard_normal((66150, 1)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=rf"a\.{kind}: (truncated|cannot be decoded)"):
+        stream(path)
+    with pytest.raises(AudioError, match="has samples that are NaN"):
+        stream(make("b.wav", np.full((20_000, 1), np.nan), subtype="FLOAT"))
+    with pytest.raises(AudioError, match=r"none\.mp4: no such file"):
+        stream(path.with_name("none.mp4"))
+
+
+def pipe(data, most=10**9):
+    """A `read(n)` like os.read's on a pipe: at most `most` bytes at a time, of what is there."""
+    file = io.BytesIO(data)
+    return lambda size: file.read(min(size, most))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("most", [97, 4096])
+@pytest.mark.parametrize("live", [True, False])
+def test_a_wav_stream(make, subtype, kind, most, live):
+    path = make("a.wav", tones(0.3, channels=3))
+    soundfile.write(path, tones(0.3, channels=3), RATE, subtype, format=kind)
+    data = path.read_bytes()
+    unknown = data[: data.index(b"data") + 4] + b"\xff\xff\xff\xff" + data[data.index(b"data") + 8 :]
+    for content in (data, unknown):
+        source = audio.piped(pipe(content, most), "pipe", live=live)
+        assert source.rate == RATE and source.seconds is None
+        parts = list(source.at(RATE))
+        assert (len(parts) > 5) == live
+        np.testing.assert_allclose(np.concatenate(parts), audio.load(path, RATE), atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", audio.PCM)
+def test_raw_pcm(kind):
+    """Two channels of values that every format holds exactly."""
+    wave = np.array([[0, 0.5], [-1, 0.25], [0.125, -0.5], [0, 0]], np.float32)
+    if kind == "u8":
+        data = (wave * 128 + 128).astype(np.uint8).tobytes()
+    elif kind[0] == "f":
+        data = wave.astype("<" + kind[0] + str(audio.PCM[kind])).tobytes()
+    else:
+        data = b"".join(int(x * 2 ** (8 * audio.PCM[kind] - 1)).to_bytes(audio.PCM[kind], "little", signed=True)
+                        for x in wave.ravel())  # fmt: skip
+    for most in (1, 5, 1000):
+        parts = audio.piped(pipe(data + b"\0", most), "pipe", 8000, kind, 2).at(8000)  # and half a sample
+        assert np.concatenate(list(parts)).tolist() == wave.mean(1).tolist()
+    without_header = audio.piped(pipe(data), "pipe", None, kind, 2, default_rate=16000)
+    assert without_header.rate == 16000
+    assert np.concatenate(list(without_header.at(16000))).tolist() == wave.mean(1).tolist()
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (b"", "pipe: is empty: for raw PCM give --pcm_rate"),
+        (b"hello" * 100, "pipe: not a WAV stream: for raw"),
+        (b"RIFF\0\0\0\0WAVE", "pipe: a WAV stream without sound"),
+        (b"RIFF\0\0\0\0WAVEdata\4\0\0\0abcd", "pipe: a WAV stream without sound"),
+    ],
+)
+def test_what_is_no_wav_stream(data, words):
+    with pytest.raises(AudioError, match=words):
+        list(audio.piped(pipe(data), "pipe").at(32000))
+
+
+def test_wav_streams_that_are_refused(make):
+    data = make("a.wav", tones(0.3)).read_bytes()
+    with pytest.raises(AudioError, match="pipe: truncated"):
+        list(audio.piped(pipe(data[:-100]), "pipe").at(32000))
+    with pytest.raises(AudioError, match="pipe: has zero samples"):
+        list(audio.piped(pipe(b""), "pipe", 8000).at(32000))
+    with pytest.raises(AudioError, match=r"not read \(format 7, 8 bits\)"):
+        audio.piped(pipe(make("b.wav", tones(0.3), subtype="ULAW").read_bytes()), "pipe")
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path, monkeypatch):
+    """A program in ffmpeg's place that writes a copy of the WAV file beside the video, or fails."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ffmpeg").write_text(
+        f"#!{sys.executable}\nimport sys, pathlib\n"
+        "path = pathlib.Path(sys.argv[sys.argv.index('-i') + 1].removeprefix('file:')).with_suffix('.wav')\n"
+        "if not path.exists(): print('moov atom not found\\n[x] Error', file=sys.stderr); sys.exit(183)\n"
+        "sys.stdout.buffer.write(path.read_bytes())\n"
+    )
+    (folder / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_video_through_ffmpeg(make, fake_ffmpeg, tmp_path):
+    path = make("film.wav", tones(3.0, channels=2))
+    film = tmp_path / "film.MP4"
+    film.write_bytes(b"pictures")
+    np.testing.assert_allclose(np.concatenate(stream(film)), audio.load(path, 32000), atol=1e-6)
+    with audio.opened(film) as source:  # no more than its rate: the program must not be waited for
+        assert source.rate == RATE
+    path.unlink()
+    with pytest.raises(AudioError, match=r"film\.MP4: ffmpeg cannot read it \(moov atom not found\)"):
+        stream(film)
+
+
+def test_no_ffmpeg(tmp_path, monkeypatch):
+    (tmp_path / "a.mkv").write_bytes(b"pictures")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(AudioError, match=r"a\.mkv: needs ffmpeg: install it, or run pip install imageio-ffmpeg"):
+        stream(tmp_path / "a.mkv")
+
+
+def test_real_video(make, tmp_path):
+    """A film with lossless sound, made by ffmpeg; and one without any."""
+    program = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path = make("a.wav", tones(2.0, channels=2))
+    picture = [program, "-v", "error", "-f", "lavfi", "-i", "color=size=32x32:duration=2"]
+    subprocess.run([*picture, "-i", path, "-c:a", "flac", tmp_path / "a.mkv"], check=True)
+    np.testing.assert_allclose(np.concatenate(stream(tmp_path / "a.mkv")), audio.load(path, 32000), atol=1e-6)
+    subprocess.run([*picture, tmp_path / "silent.mkv"], check=True)
+    with pytest.raises(AudioError, match=r"silent\.mkv: ffmpeg cannot read it"):
+        stream(tmp_path / "silent.mkv")
+    (tmp_path / "bad.mp4").write_bytes(b"no film" * 100)
+    with pytest.raises(AudioError, match=r"bad\.mp4: ffmpeg cannot read it"):
+        stream(tmp_path / "bad.mp4")
+
+
+def test_find(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.flac", "in/a.wav", "in/c/d.mp4", "in/e.MP3", "in/.f.wav", "in/notes.txt", "odd[1].wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    def found(*inputs):
+        return {path.as_posix(): name for path, name in audio.find(inputs).items()}
+
+    assert found("a.wav", "b.flac") == {"a.wav": "a", "b.flac": "b"}
+    assert found("in") == {"in/a.wav": "a", "in/c/d.mp4": "c/d", "in/e.MP3": "e"}
+    assert found("in/notes.txt", "odd[1].wav") == {"in/notes.txt": "notes", "odd[1].wav": "odd[1]"}  # as named
+    assert list(found("*.wav", "**/*.wav")) == ["a.wav", "odd[1].wav", "in/a.wav"]  # none twice
+    assert found("a.wav", "./a.wav", str(tmp_path / "a.wav")) == {"a.wav": "a"}
+    (tmp_path / "a.flac").write_bytes(b"")
+    assert found("a.wav", "a.flac") == {"a.wav": "a.wav", "a.flac": "a.flac"}
+    names = list(found("a.wav", "in").values())
+    assert len(set(names)) == 4 and set(names) == set(found("in", "a.wav").values())
+    for name, words in (
+        ("none.wav", "none.wav: no such file"),
+        ("none*", r"none\*: no file matches"),
+        ("empty", "empty: a folder without sound files"),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=words):
+            audio.find([name])

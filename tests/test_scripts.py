@@ -31,9 +31,15 @@ def no_paddle(tmp_path):
         ("audio_tag", "--model nowhere --wav a.wav", "nowhere: neither"),
         ("audio_tag", "--sample_duration long", "--sample_duration: invalid float value: 'long'"),
         ("audio_tag", "--model mn04_as --wav a.wav", "fetch_weights.py mn04_as"),
+        ("audio_tag", "a.wav --hop_duration 1", "--hop_duration needs a window"),
+        ("audio_tag", "a.wav --device tpu", "--device tpu: must be cpu, gpu or gpu:0"),
+        ("audio_tag", "a.wav --pcm_format s17", "--pcm_format: invalid choice: 's17'"),
+        ("audio_tag", "--stream --output_dir {folder}", "--stream listens and prints"),
         ("parse_result", "--tagging_file {folder}/none.npz", "none.npz: no such file"),
         ("parse_result", "--tagging_file {yaml} --top_k many", "--top_k: invalid int value: 'many'"),
         ("parse_result", "--tagging_file {yaml} --topk 3", "unrecognized arguments: --topk 3"),
+        ("parse_result", "--tagging_file {yaml} --smooth maybe", "--smooth: invalid boolean value: 'maybe'"),
+        ("parse_result", "--tagging_file {yaml} --format xml", "--format: invalid choice: 'xml'"),
     ],
 )
 def test_a_mistake_is_one_line_before_paddle_is_imported(script, no_paddle, tmp_path, name, options, words):
@@ -56,5 +62,3 @@ def test_help(script, no_paddle, name):
 def test_no_script_shadows_a_module_of_the_standard_library():
     stems = {path.stem for path in LOCAL.glob("*.py")}
     assert stems and not stems & set(sys.stdlib_module_names)
-
-

@@ -1,13 +1,22 @@
-"""Tagging: against evaluation, separately cut sounds, and windows counted by hand."""
+"""Tagging: against evaluation, the log-mel of the whole, separately cut sounds, and windows counted by hand."""
 
+import contextlib
+import io
+import json
 import os
+import re
+import subprocess
+import sys
+import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 import scipy.special
 import soundfile
+from conftest import ROOT
 from paddletag import audio, checkpoint, engine, frontend, manifest, models, runtime, shards, tagging, weights
 from prepared import LABELS, SECONDS, call, prepare, refusal, settings, tone
 
@@ -122,6 +131,156 @@ def test_the_shortest_windows(model, scene):
     assert np.isfinite(tagging.tag_windows(model, META, scene, 0.001, 0.5)["scores"]).all()
 
 
+STREAMED = [frontend.MN, frontend.PANNS, frontend.AST, frontend.MN.replace(hop_length=800)]
+
+
+@pytest.mark.parametrize("front_end", STREAMED, ids=["mn", "panns", "ast", "mn, long hop"])
+@pytest.mark.parametrize("part", [97, 4000, 10**6])
+def test_the_log_mel_of_parts_is_that_of_the_whole(front_end, part):
+    generator = np.random.default_rng(part)
+    for length in (front_end.min_samples, 20_017):
+        wave = tone(440, length / 32000, generator)
+        stream = tagging.LogMelStream(front_end)
+        parts = [stream.feed(wave[i : i + part]) for i in range(0, length, part)] + [stream.finish()]
+        np.testing.assert_allclose(np.concatenate(parts), front_end.log_mel(wave), atol=1e-5)
+        assert length < 1000 or part > length or len(stream.wave) < part + 4096  # no more is kept than is needed
+
+
+@pytest.mark.parametrize("front_end", STREAMED, ids=["mn", "panns", "ast", "mn, long hop"])
+def test_frames_within_a_window_are_its_own(front_end, scene):
+    """All but its two first and two last: there the window sees the sound around it."""
+    wave = audio.load(scene, front_end.sample_rate)
+    windows = tagging.Windows(front_end, 0.5, 0.3)
+    found = [log_mel for part in np.array_split(wave, 7) for log_mel in windows.feed(part)]
+    assert len(found) >= 5
+    for k, log_mel in enumerate(found):
+        alone = front_end.log_mel(wave[k * windows.stride :][: windows.window])
+        assert log_mel.shape == alone.shape
+        np.testing.assert_allclose(log_mel[2:-2], alone[2:-2], atol=1e-5)
+
+
+@pytest.mark.parametrize("window, hop", [(0.5, 0.2), (0.2, 0.5), (0.33, 0.33), (9.0, 0.7)])
+def test_streamed_windows_are_those_of_the_whole(scene, window, hop):
+    """Whatever the parts: the windows of the log-mel of the sound, padded by zeros for the last one."""
+    wave = audio.load(scene, 32000)
+    samples = min(round(window * 32000), len(wave))
+    starts = np.arange(0, len(wave), round(hop * 100) * 320)
+    whole = frontend.MN.log_mel(audio.pad(wave, starts[-1] + samples))
+    expected = [whole[s // 320 :][: frontend.MN.frames(samples)] for s in starts]
+    for parts in (1, 3, 40):
+        windows = tagging.Windows(frontend.MN, window, hop)
+        found = [log_mel for part in np.array_split(wave, parts) for log_mel in windows.feed(part)]
+        np.testing.assert_allclose(found + windows.flush(), expected, atol=1e-5)
+        assert windows.spans()[0].tolist() == (starts / 32000).tolist()
+        assert windows.spans()[1].tolist() == np.minimum(starts + samples, len(wave)).__truediv__(32000).tolist()
+
+
+@pytest.mark.parametrize("pad", ["zero", "repeat"])
+def test_short_sounds_are_padded_by_zeros_or_by_themselves(pad, tmp_path):
+    wave = tone(500, 0.1, np.random.default_rng(0))
+    soundfile.write(tmp_path / "short.wav", wave, 32000, subtype="FLOAT")
+    filled = np.concatenate([wave] * 3 if pad == "repeat" else [wave, np.zeros(6400, np.float32)])
+    seen = []
+
+    def predict(log_mels):
+        seen.extend(log_mels)
+        return {"scores": log_mels.mean((1, 2))[:, None]}
+
+    for window in (SECONDS, 0):
+        ((_, found),) = tagging.tag(predict, META, frontend.MN, [tmp_path / "short.wav"], window, pad=pad)
+        assert found["end"] == pytest.approx([0.1])
+    np.testing.assert_allclose(seen, [frontend.MN.log_mel(filled)] * 2, atol=1e-5)
+    seen.clear()  # a longer sound is never repeated: its last window ends in silence
+    wave = tone(500, 0.4, np.random.default_rng(0))
+    soundfile.write(tmp_path / "long.wav", wave, 32000, subtype="FLOAT")
+    list(tagging.tag(predict, META, frontend.MN, [tmp_path / "long.wav"], SECONDS, pad=pad))
+    np.testing.assert_allclose(seen[1][20:], frontend.MN.log_mel(np.zeros(6400, np.float32))[:10], atol=1e-5)
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(model, tmp_path, monkeypatch):
+    """Also where its log-mel went to a temporary file."""
+    records, _ = prepare(tmp_path, folds=(1, 2), clips=1, seconds=2.0)
+    monkeypatch.setattr(tagging, "IN_MEMORY", 10_000)
+    for record in records[:2]:
+        log_mel = frontend.clip_log_mel(record, frontend.MN, SECONDS)
+        expected = engine.clip_scores(model, [(0, log_mel)], "multi_label", SECONDS, 3)[0]
+        np.testing.assert_allclose(tagging.tag_clip(model, META, record["audio"])["scores"][0], expected, atol=1e-5)
+
+
+def test_embeddings(model, scene):
+    predict = tagging.predictor(model, "multi_label", embeddings=True)
+    ((_, found),) = tagging.tag(predict, META, frontend.MN, [scene], 0.5)
+    with paddle.no_grad():
+        logits_of = model.classifier[2:](paddle.to_tensor(found["embeddings"])).numpy()
+    assert found["embeddings"].shape == (5, 96)
+    np.testing.assert_allclose(logits_of, logits(found["scores"]), atol=1e-3)
+
+
+def test_a_bad_file_among_good_ones(model, scene, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    results = list(tagging.tag(tagging.predictor(model, "multi_label"), META, frontend.MN, [
+        scene, tmp_path / "bad.wav", tmp_path / "none.wav", scene
+    ], 0.5))  # fmt: skip
+    assert [type(found) for _, found in results] == [dict, audio.AudioError, audio.AudioError, dict]
+    np.testing.assert_array_equal(results[0][1]["scores"], results[3][1]["scores"])
+
+
+def test_ahead_passes_errors_on_and_ends_its_thread():
+    closed, before = [], threading.active_count()
+
+    def items(error):
+        try:
+            yield from range(10)
+            if error:
+                raise error
+        finally:
+            closed.append(True)
+
+    assert list(tagging.ahead(items(None))) == list(range(10))
+    with pytest.raises(OSError, match="disk"):
+        list(tagging.ahead(items(OSError("disk"))))
+    with contextlib.closing(tagging.ahead(items(None))) as some:
+        assert next(some) == 0
+    assert len(closed) == 3 and threading.active_count() == before
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from paddletag import audio, frontend, tagging
+def hours(n):
+    part = np.random.default_rng(0).standard_normal((80000, 1)).astype(np.float32)
+    for _ in range(360 * n):
+        yield part
+meta = {"labels": ["a"] * 527, "clip_seconds": 10.0, "sha256": ""}
+predict = lambda log_mel: {"scores": log_mel.mean((1, 2))[:, None].repeat(527, 1)}
+source = audio.Source("virtual", 8000, None, hours(int(sys.argv[1])))
+((_, found),) = tagging.tag(predict, meta, frontend.AST, [source], float(sys.argv[2]))
+peak = re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())  # getrusage's counts the parent too
+print(len(found["scores"]), found["end"][-1], int(peak[1]) // 1024)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize(
+    "hours, window", [(1, 10), (1, 0), pytest.param(10, 10, marks=pytest.mark.full)], ids=["1 h", "clip", "10 h"]
+)
+def test_memory_does_not_grow_with_the_length(hours, window):
+    """The whole log-mel of an hour would take 184 MB, the sound 230 MB."""
+
+    def tagged(hours, window):
+        command = [sys.executable, "-c", MEMORY, str(hours), str(window)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "local")}
+        rows, end, megabytes = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=env
+        ).stdout.split()
+        assert int(rows) == (360 * hours if window else 1) and float(end) == pytest.approx(3600 * hours)
+        return int(megabytes)
+
+    assert tagged(hours, window) < (150 if window else 450)  # paddle takes 240 of these
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
@@ -163,6 +322,86 @@ def test_script_does_again_what_has_changed_and_nothing_else(trained, scene, tmp
     assert tag()[0] > second
 
 
+def test_script_tags_many(trained, scene, tmp_path, monkeypatch, capsys):
+    """Files, a folder, a pattern; two of one stem; and two that fail, which do not keep the others from theirs."""
+    for name in ("a.wav", "in/a.wav", "in/deep/b.wav", "in/a.flac", "x1.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, tone(500, 0.3, np.random.default_rng(0)), 32000)
+    (tmp_path / "in" / "empty.wav").write_bytes(b"")
+    (tmp_path / "in" / "bad.ogg").write_bytes(b"no sound at all")
+    (tmp_path / "in" / "notes.txt").write_text("not tried")
+    monkeypatch.chdir(tmp_path)
+    line = refusal(
+        "audio_tag", "a.wav", "in", "x*.wav", "--wav", scene, "--model", trained / "fold2", "--output_dir", "out"
+    )
+    assert line == "2 of 8 sounds could not be tagged"
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "in/bad.ogg: not a sound file" in errors[0] and "in/empty.wav: is empty" in errors[1]
+    found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.npz")}
+    assert {"a.flac.npz", "deep/b.npz", "scene.npz", "x1.npz"} < found and len(found) == 6
+    assert all(re.fullmatch(r"a-[0-9a-f]{8}\.npz", name) for name in found if name[:2] == "a-")
+    for path in (tmp_path / "out").rglob("*.npz"):
+        with np.load(path) as file:
+            assert file["labels"].tolist() == LABELS
+    monkeypatch.chdir(tmp_path / "in")
+    assert "1 of 2" in refusal("audio_tag", "a.wav", "empty.wav", "--model", trained / "fold2")
+
+
+def test_script_prints_without_a_folder(trained, scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model, meta = checkpoint.load_model(trained / "fold2")
+    (scores,) = tagging.tag_clip(model, meta, scene)["scores"]
+    order = np.argsort(-scores)
+    call("audio_tag", scene, "--model", trained / "fold2")
+    assert capsys.readouterr().out.splitlines() == [f"{LABELS[i]} {scores[i]:.4f}" for i in order]
+    call("audio_tag", scene, "--model", trained / "fold2", "--top_k", 1, "--json", "--sample_duration", 1)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["start"], row["end"], len(row["tags"])) for row in rows] == [(0, 1, 1), (1, 2, 1), (2, 2.5, 1)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_refuses_embeddings_that_it_would_not_write(trained, scene):
+    assert "--output_dir" in refusal("audio_tag", scene, "--model", trained / "fold2", "--embeddings")
+
+
+def test_script_pads_and_embeds_what_it_is_told_to(trained, scene, tmp_path, capsys):
+    arguments = "audio_tag", scene, "--model", trained / "fold2", "--output_dir", tmp_path, "--sample_duration", 1
+    call(*arguments)
+    call(*arguments, "--embeddings", "--pad", "repeat")  # another result: not up to date
+    with np.load(tmp_path / "scene.npz") as file:
+        assert file["embeddings"].shape == (3, 96) and file["scores"].shape == (3, 2)
+    assert "up to date" not in capsys.readouterr().out
+
+
+def test_script_reads_standard_input(trained, scene, tmp_path):
+    """A WAV stream, and the same as raw PCM: the scores of the file."""
+    wave = (audio.load(scene, 32000) * 32767).astype("<i2")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, 32000, format="WAV")
+    soundfile.write(tmp_path / "same.wav", wave, 32000)
+    call("audio_tag", tmp_path / "same.wav", "--model", trained / "fold2", "--output_dir", tmp_path)
+    with np.load(tmp_path / "same.npz") as file:
+        expected = file["scores"]
+    for data, options in ((buffer.getvalue(), ()), (wave.tobytes(), ("--pcm_rate", 32000))):
+        done = piped(data, "-", "--model", trained / "fold2", "--output_dir", tmp_path, *options)
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / "stdin.npz") as file:
+            np.testing.assert_allclose(file["scores"], expected, atol=1e-6)
+    for data, words in (
+        (b"", "is empty"),
+        (wave.tobytes(), "not a WAV stream"),
+        (buffer.getvalue()[:5000], "truncated"),
+    ):
+        done = piped(data, "-", "--model", trained / "fold2")
+        assert done.returncode == 2 and words in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+def piped(data, *options):
+    """audio_tag.py with `data` on its standard input."""
+    command = [sys.executable, str(ROOT / "local" / "audio_tag.py"), *map(str, options)]
+    return subprocess.run(command, input=data, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -173,7 +412,13 @@ def test_script_does_again_what_has_changed_and_nothing_else(trained, scene, tmp
         (["--sample_duration", "1", "--hop_duration", "0.0001"], "at least 0.01 s"),
         (["--wav", "nowhere.wav"], "nowhere.wav: no such file"),
         (["--wav", __file__], "test_tagging.py: not a sound file"),
-        (["--wav", os.path.dirname(__file__)], "not a file"),
+        (["--wav", os.path.dirname(__file__)], "tests: a folder without sound files"),
+        (["nowhere/*.wav"], "nowhere/*.wav: no file matches"),
+        (["--top_k", "0"], "--top_k 0: must be at least 1"),
+        (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
+        (["--device", "tpu"], "--device tpu: must be cpu, gpu or gpu:0"),
+        (["--threshold", "0.1"], "--low_threshold: must lie"),
+        (["--stream"], "--stream listens"),
         (["--wav", ""], "--wav is missing"),
         (["--model", "nowhere"], "nowhere: neither the folder"),
     ],
@@ -183,19 +428,49 @@ def test_script_refuses(trained, scene, tmp_path, options, words):
     assert words in line and not (tmp_path / "o").exists()
 
 
-def test_a_backbone_gives_the_original_scores(shared, tmp_path, monkeypatch):
-    """A whole file through mn04_as from the registry: the original's scores, to 1e-3."""
-    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
+@pytest.fixture
+def backbone(shared, tmp_path, monkeypatch):
+    """mn04_as in a cache of its own."""
+    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path / "cache"))
     entry = models.entry("mn04_as")
     source = shared("weights/mn04_as_mAP_432.pt")
     convert = partial(models.convert, entry.name)
     weights.install(entry.name, entry.url, entry.sha256, source=source, convert=convert)
-    model, meta = checkpoint.load_model("mn04_as")
+    return entry.name
+
+
+def test_a_backbone_gives_the_original_scores(shared, backbone):
+    """A whole file through mn04_as from the registry: the original's scores, to 1e-3."""
+    model, meta = checkpoint.load_model(backbone)
     found = tagging.tag_clip(model, meta, shared("data/tagging/R9_ZSCveAHg_7s.wav"))
     with np.load(shared("reference/mn04_as_speech_and_telephone.npz")) as arrays:
         expected = 1 / (1 + np.exp(-arrays["logits"].astype(np.float64)))
     assert np.abs(found["scores"][0] - expected).max() < 1e-3
     assert found["labels"][found["scores"][0].argmax()] == "Speech"
+
+
+def test_the_historical_command(shared, backbone, tmp_path, monkeypatch, capsys):
+    """PaddleAudio's arguments and file name; streamed scores are those of the windows of the whole log-mel."""
+    monkeypatch.chdir(tmp_path)
+    wav = shared("data/tagging/R9_ZSCveAHg_7s.wav")
+    call("audio_tag", "--device", "cpu", "--wav", wav, "--sample_duration", 2, "--hop_duration", 0.3,
+         "--output_dir", "./output_dir")  # fmt: skip
+    assert "Saved tagging results to output_dir/audioset_tagging_sr_32000.npz" in capsys.readouterr().out
+    with np.load("output_dir/audioset_tagging_sr_32000.npz") as file:
+        arrays = dict(file)
+    scores, labels = arrays["scores"], arrays["labels"].tolist()
+    assert scores.shape == (24, 527) and arrays["time"] == pytest.approx(np.arange(24) * 0.3 / 7)
+    log_mel = frontend.MN.log_mel(audio.pad(audio.load(wav, 32000), 23 * 9600 + 64000))
+    windows = np.stack([log_mel[30 * k : 30 * k + 200] for k in range(24)])
+    model, _ = checkpoint.load_model(backbone)
+    whole = np.concatenate(
+        [tagging.predictor(model, "multi_label")(windows[i : i + 6])["scores"] for i in range(0, 24, 6)]
+    )
+    np.testing.assert_allclose(scores, whole, atol=1e-4)
+    # Alarm clock, then speech; the telephone rings in the second second.
+    top = [[labels[i] for i in np.argsort(-row)[:10]] for row in scores]
+    assert [row[0] for row in top[3:22]] == ["Speech"] * 19
+    assert all("Telephone" in row for row in top[3:6])
 
 
 def test_zero_shot_refuses_other_data(tmp_path, script):
