@@ -1,15 +1,14 @@
-"""Stage 0: a raw data set -> data/manifest.jsonl and data/labels.txt, every file's header checked.
+"""Stage 0: a raw data set -> data/manifest.jsonl and data/labels.txt, every file's header checked, and what it is.
 
 Without --raw, the archive of the config's data.url is downloaded into the data folder and unpacked there.
 """
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 
 from paddletag import config as configs
-from paddletag import download, manifest, models, runtime
+from paddletag import download, layouts, manifest, models, runtime, survey
 from paddletag.archive import unpack
 from paddletag.runtime import UserError, log
 
@@ -35,24 +34,29 @@ def main():
     if before and before["raw"] != str(raw):
         raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}, or remove it")
 
-    records, labels = manifest.LAYOUTS[config.data.layout](config, raw)
-    manifest.check(records, labels)  # before the headers, which take longer
-    digest = sources_digest(config, records)
+    records, labels = layouts.read(config, raw, Path(args.config).parent)
+    listed = bool(config.data.labels)
+    manifest.check(records, labels, listed)  # before the files, which take longer
+    digest = sources_digest(config, records, labels)
     made = (data / manifest.NAME).exists() and (data / manifest.LABELS).exists()
     if before.get("digest") == digest and made:
         log.info("%s is up to date: %d clips", data / manifest.NAME, before["clips"])
         return
-    log.info("checking the headers of %d files in %s", len(records), raw)
-    records, rejected = manifest.check_files(records)
+    listen = len(records) <= config.data.check_sound
+    log.info("checking %d files in %s", len(records), raw)
+    if not listen:
+        log.info("only their headers: for silence and copies, raise data.check_sound (%d now)", config.data.check_sound)
+    records, sounds, rejected = survey.check_files(records, listen)
     manifest.check_limit(rejected, config.data.max_rejected)
-    manifest.write(data, records, labels, rejected)
+    manifest.write(data, records, labels, rejected, listed)
     runtime.write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
-    counts = dict(sorted(Counter(record["fold"] for record in records).items()))
-    hours = sum(record["seconds"] for record in records) / 3600
-    log.info("%d clips, %.2f hours, %d labels, clips per fold: %s", len(records), hours, len(labels), counts)
+    log.info("found in %s:\n%s", raw, survey.table(records, labels, sounds))
+    for line in survey.warnings(records, labels, sounds):
+        log.warning("%s", line)
     if rejected:
-        log.warning("%d files cannot be used: see %s", len(rejected), data / manifest.REJECTED)
+        reasons = f"such as {rejected[0]['reason']}; see {data / manifest.REJECTED}"
+        log.warning("%d files cannot be used and are left out, %s", len(rejected), reasons)
     log.info("wrote %s", data / manifest.NAME)
 
 
@@ -73,15 +77,16 @@ def fetch(config, data):
     return folder / settings.root
 
 
-def sources_digest(config, records):
+def sources_digest(config, records, labels):
     """Changes when the table, a file of the data set, or how they are read changes."""
-    files = []
+    digest = hashlib.sha256(json.dumps([config.task, configs.to_dict(config.data), labels]).encode())
     for record in records:
         try:
-            files.append((record, manifest.fingerprint(record)))
+            source = manifest.fingerprint(record)
         except FileNotFoundError:
-            files.append((record, ""))
-    return hashlib.sha256(json.dumps([config.task, configs.to_dict(config.data), files]).encode()).hexdigest()
+            source = ""
+        digest.update(json.dumps([record, source]).encode())
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

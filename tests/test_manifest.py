@@ -1,4 +1,4 @@
-"""From a table to records: what is read, in which order, and what is refused."""
+"""The list of clips: what is refused, what is written and read, which clips are held out."""
 
 import json
 from collections import Counter
@@ -6,101 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from paddletag import config, manifest
+from paddletag import manifest
 from paddletag.runtime import UserError
-
-HEADER = "filename,fold,target,category\n"
-YAML = "data: {metadata: meta.csv, audio: 'audio/{filename}', label: category, fold: fold, index: target}\n"
-
-
-@pytest.fixture
-def read(tmp_path):
-    """A function: (text of the table, --opts ...) -> (records, labels)."""
-
-    def read(text, *opts):
-        (tmp_path / "conf.yaml").write_text(YAML)
-        table = tmp_path / "meta.csv"
-        table.write_bytes(text) if isinstance(text, bytes) else table.write_text(text, encoding="utf-8")
-        return manifest.read_table(config.load(tmp_path / "conf.yaml", opts), tmp_path)
-
-    return read
-
-
-def test_records_of_a_table(read, tmp_path):
-    records, labels = read(HEADER + 'a.wav,1,0,dog\n"b, c.ogg",2,1, rain \n')
-    assert labels == ["dog", "rain"]
-    assert records == [
-        {"id": "a", "audio": str(tmp_path / "audio" / "a.wav"), "labels": ["dog"], "fold": 1},
-        {"id": "b, c", "audio": str(tmp_path / "audio" / "b, c.ogg"), "labels": ["rain"], "fold": 2},
-    ]
-
-
-def test_labels_are_in_the_order_of_their_numbers_else_of_their_names(read):
-    rows = "a.wav,1,10,ant\nb.wav,1,9,Zebra\nc.wav,2,0,über\nd.wav,2,10,ant\n"
-    assert read(HEADER + rows)[1] == ["über", "Zebra", "ant"]
-    assert read(HEADER + rows, "data.index", "")[1] == ["Zebra", "ant", "über"]  # code points
-
-
-def test_several_labels_of_a_clip(read):
-    opts = ("task", "multi_label", "data.index", "")
-    records, labels = read(HEADER + "a.wav,1,,dog; rain;dog\nb.wav,2,,\nc.wav,2,,rain;\n", *opts)
-    assert [r["labels"] for r in records] == [["dog", "rain"], [], ["rain"]] and labels == ["dog", "rain"]
-
-
-def test_a_byte_order_mark_and_windows_line_ends(read):
-    records, labels = read(b"\xef\xbb\xbf" + (HEADER + "a.wav,1,0,dog\n").replace("\n", "\r\n").encode())
-    assert records[0]["labels"] == labels == ["dog"]
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("", "meta.csv: is empty"),
-        (HEADER, "meta.csv: has no rows"),
-        ("filename,fold,target\na.wav,1,0\n", "no column 'category' (data.label); its columns: filename, fold, target"),
-        ("filename,target,category\na.wav,0,dog\n", "no column 'fold' (data.fold)"),
-        ("filename,fold,category\na.wav,1,dog\n", "no column 'target' (data.index)"),
-        ("file,fold,target,category\na.wav,1,0,dog\n", "'audio/{filename}' names a column that is not there"),
-        (HEADER.replace(",", ";") + "a.wav;1;0;dog\n", "no column 'category'"),
-        (HEADER + "a.wav,1,0,dog\nb.wav,2,0\n", "meta.csv:3: has fewer fields than the header"),
-        (HEADER + "a.wav,1,0,dog\n\n\nb.wav,2,0,dog,x\n", "meta.csv:5: has more fields than the header"),
-        (HEADER + 'a.wav,1,0,"dog\nhouse"\nb.wav,x,0,dog\n', "meta.csv:4: fold='x' is not the number of a fold"),
-        (HEADER + "a.wav,1,0,\n", "meta.csv:2: the label (column 'category') is empty"),
-        (HEADER + "a.wav,1,0,  \n", "meta.csv:2: the label (column 'category') is empty"),
-        (HEADER + "a.wav,,0,dog\n", "fold='' is not the number of a fold"),
-        (HEADER + "a.wav,-1,0,dog\n", "fold='-1' is not the number of a fold"),
-        (HEADER + "a.wav,1.0,0,dog\n", "fold='1.0' is not the number of a fold"),
-        (HEADER + "a.wav,1,first,dog\n", "target='first' is not one label's number"),
-        (HEADER + "a.wav,1,0,dog\nb.wav,1,1,dog\n", "meta.csv:3: label 'dog' has number 1 here, 0 above"),
-        (HEADER + "a.wav,1,3,dog\nb.wav,1,3,cat\n", "target=3 is the number of several labels: dog, cat"),
-        (HEADER + 'a.wav,1,0,"dog\n', "not a CSV file"),
-        (HEADER.encode() + b"a.wav,1,0,K\xe4fer\n", "not a CSV file"),
-        ((HEADER + "a.wav,1,0,dog\n").encode("utf-16"), "not a CSV file"),
-    ],
-)
-def test_refused_tables(read, tmp_path, text, words):
-    with pytest.raises(UserError) as caught:
-        read(text)
-    assert str(caught.value).startswith(str(tmp_path / "meta.csv")) and words in str(caught.value)
-
-
-@pytest.mark.parametrize("audio", "{} {0} {nowhere} {filename {filename.x} {filename:d} {filename[a]}".split())
-def test_refused_names_of_files(read, audio):
-    with pytest.raises(UserError, match="data.audio"):
-        read(HEADER + "a.wav,1,0,dog\n", "data.audio", audio)
-
-
-def test_no_table(tmp_path):
-    (tmp_path / "conf.yaml").write_text(YAML)
-    settings = config.load(tmp_path / "conf.yaml")
-    with pytest.raises(UserError, match=r"meta\.csv: no such file: is .* the folder of the data set"):
-        manifest.read_table(settings, tmp_path)
-    (tmp_path / "meta.csv").mkdir()
-    with pytest.raises(UserError, match="not a CSV file"):
-        manifest.read_table(settings, tmp_path)
-    for key in ("metadata", "audio", "label", "fold"):
-        with pytest.raises(UserError, match=f"data.{key} is empty"):
-            manifest.read_table(config.load(tmp_path / "conf.yaml", [f"data.{key}", ""]), tmp_path)
 
 
 @pytest.fixture
@@ -200,16 +107,6 @@ def test_reading_what_is_not_prepared(records, tmp_path):
             manifest.read(tmp_path)
 
 
-def test_headers_are_checked(records, tmp_path):
-    soundfile.write(tmp_path / "0.wav", np.zeros((4000, 2)), 16000)
-    (tmp_path / "1.wav").write_bytes(b"")
-    (tmp_path / "2.wav").unlink()
-    kept, rejected = manifest.check_files(records)
-    assert [(r["id"], r["seconds"]) for r in kept] == [("0", 0.25), ("3", 0.1)]
-    assert [(r["id"], r["reason"].rpartition(": ")[2]) for r in rejected] == [("1", "is empty"), ("2", "no such file")]
-    assert manifest.check_files([]) == ([], [])
-
-
 def test_the_fingerprint_tells_what_features_depend_on(records, tmp_path):
     record = records[0]
     first = manifest.fingerprint(record)
@@ -229,26 +126,61 @@ def test_the_digest_tells_what_a_model_learns_from(records):
     assert manifest.digest(records) != first
 
 
+def to_splits(records, *splits):
+    return [{**{k: v for k, v in r.items() if k != "fold"}, "split": s} for r, s in zip(records, splits, strict=True)]
+
+
+def test_splits_must_serve_to_train_and_to_test(records):
+    labels = ["dog", "rain"]
+    manifest.check(to_splits(records, "train", "test", "train", "valid"), labels)
+    manifest.check(to_splits(records, "train", "train", "train", "test"), labels)  # no dog is tested
+    for splits, words in [
+        (("train", "train", "train", "valid"), "data.split: no clip is in test: there is nothing to test on"),
+        (("valid", "test", "valid", "test"), "data.split: no clip is in train: there is nothing to train on"),
+        (("train", "train", "valid", "test"), "data.label: 'rain' occurs in test and valid only: no model would have"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            manifest.check(to_splits(records, *splits), labels)
+        assert words in str(caught.value)
+
+
+def test_labels_of_a_list_may_lack_clips(records, tmp_path):
+    manifest.write(tmp_path, records, ["dog", "snow", "rain"], [], listed=True)
+    assert manifest.read(tmp_path)[1] == ["dog", "snow", "rain"]
+    manifest.check(to_splits(records, "train", "train", "test", "test"), ["dog", "rain"], listed=True)
+    with pytest.raises(UserError, match="its label 'rain' is not in"):
+        manifest.check(records, ["dog"], listed=True)
+
+
+def test_what_is_held_out_of_data_with_splits(records):
+    rows = to_splits(records, "train", "valid", "test", "train")
+
+    def ids(rows):
+        return [row["id"] for row in rows]
+
+    assert [*map(ids, manifest.split(rows, "test"))] == [["0", "3"], ["2"]]
+    assert [*map(ids, manifest.split(rows, "valid"))] == [["0", "3"], ["1"]]
+    assert ids(manifest.part(rows, "valid")) == ["1"] and manifest.part(records, "valid") == []
+    assert [manifest.side(row) for row in (rows[1], records[1])] == ["valid", 2]
+    for fold in (1, "train"):
+        with pytest.raises(UserError, match=f"fold {fold}: the data has splits, not folds; .* there are: test, valid"):
+            manifest.split(rows, fold)
+    with pytest.raises(UserError, match="fold test: no such fold in the data; there are: 1, 2"):
+        manifest.split(records, "test")
+
+
+def test_what_the_option_fold_may_say():
+    assert [manifest.parse_fold(text) for text in ("3", "test", "valid")] == [3, "test", "valid"]
+    for text in ("train", "one", "-1", "1.0", ""):
+        with pytest.raises(UserError, match=f"^--fold {text}: neither the number of a fold nor"):
+            manifest.parse_fold(text)
+
+
 def test_split(records):
     train, held_out = manifest.split(records, 2)
     assert [r["id"] for r in train] == ["0", "2"] and [r["id"] for r in held_out] == ["1", "3"]
     with pytest.raises(UserError, match="fold 3: no such fold in the data; there are: 1, 2"):
         manifest.split(records, 3)
-
-
-@pytest.mark.parametrize(
-    ("names", "ids"),
-    [
-        (["a/x.wav", "b/y.wav"], ["x", "y"]),
-        (["a/x.wav", "b/x.wav"], ["a/x", "b/x"]),
-        (["x.wav", "x.flac"], ["x.wav", "x.flac"]),
-        (["a/x.wav", "a/x.wav"], ["x", "x"]),  # the same file twice: `check` refuses it
-    ],
-)
-def test_ids_are_as_short_as_they_can_be(names, ids, tmp_path):
-    records = [{"audio": str(tmp_path / name)} for name in names]
-    manifest._shorten_ids(records, tmp_path)
-    assert [record["id"] for record in records] == ids
 
 
 def clips(*labels, **more):

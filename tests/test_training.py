@@ -24,9 +24,9 @@ LOCAL = Path(__file__).resolve().parents[1] / "local"
 AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
 PLAIN = [word for key in AUGMENT for word in (f"augment.{key}", "0")]
 EVERYTHING = (  # all that has a state of its own, or is drawn at random
-    "train.epochs", "3", "train.ema", "0.9", "train.sampler", "balanced", "train.accumulate", "2", "train.save_steps", "1",
-    "train.batch_size", "2", "train.frozen_epochs", "1", "train.layer_decay", "0.9", "train.validation", "0.2",
-    "train.select", "best", "train.clip_norm", "5",
+    "train.epochs", "3", "train.ema", "0.9", "train.sampler", "balanced", "train.accumulate", "2",
+    "train.save_steps", "1", "train.batch_size", "2", "train.frozen_epochs", "1", "train.layer_decay", "0.9",
+    "train.validation", "0.2", "train.select", "best", "train.clip_norm", "5",
 )  # fmt: skip
 
 

@@ -16,14 +16,25 @@ _C.data = CfgNode()
 _C.data.url = ""  # archive that stage 0 downloads when no --raw is given
 _C.data.md5 = ""  # of that archive
 _C.data.root = ""  # the folder inside the archive that holds the data set
-_C.data.layout = "csv"  # how the raw data set is described; csv: a table with a row per clip
-_C.data.metadata = ""  # the table, relative to the raw folder
-_C.data.audio = ""  # where a row's file is, relative to the raw folder; {column} stands for the row's value
-_C.data.label = ""  # column of the label; for multi_label, names separated by ;
+_C.data.layout = "csv"  # csv: a table | folders: names that tell | audioset: segments CSVs | paths: lines `path label`
+_C.data.metadata = ""  # the table or list; {train: FILE, valid: FILE, test: FILE}: one for each split; several: A | B
+_C.data.delimiter = ""  # between the table's columns; empty: a tab in .tsv files, else a comma
+_C.data.audio = ""  # a row's file, {column} its value; folders: pattern of the files' paths; audioset: their folder
+_C.data.label = ""  # column (or field of the pattern) of the label; for multi_label, names separated by ;
+_C.data.labels = ""  # file of the labels in order: a name per line, or AudioSet's index,mid,display_name
 _C.data.index = ""  # column of the label's number, which gives the labels' order; empty: by name
-_C.data.fold = ""  # column of the fold
+_C.data.fold = ""  # column of the fold: numbers, or names (each is held out in turn: fold 1 is the first by name)
+_C.data.split = ""  # column that says train, valid or test
+_C.data.split_lists = ""  # {train: FILE, valid: FILE, test: FILE}: ids, a line each; clips on no list are left out
+_C.data.folds = 0  # so many folds with equal shares of every label, groups kept whole; 0: the data set says
+_C.data.seed = 0  # of data.folds
+_C.data.group = ""  # column of what must not lie on both sides of a split, such as the recording or the speaker
+_C.data.start = ""  # column of the second at which a clip starts in its file
+_C.data.end = ""  # column of the second at which it ends
 _C.data.clip_seconds = 5.0  # length of what the model sees at once; longer clips are cropped or windowed
+_C.data.max_missing = 0.0  # share of the listed clips (audioset, split_lists) that may have no file
 _C.data.max_rejected = 0  # how many unusable files to leave out (listed in rejected.jsonl) before giving up
+_C.data.check_sound = 20000  # stage 0 decodes data sets of up to so many clips, to find silence and copies
 
 _C.model = CfgNode()
 _C.model.name = "mn04_as"  # a backbone of paddletag.models
@@ -76,12 +87,18 @@ _C.train.workers = 0  # loader processes per rank; 0: load in the training proce
 _C.train.log_freq = 10  # steps between two lines of the log
 _C.train.save_steps = 0  # steps between two checkpoints within an epoch; 0: only at its end
 
+_C.classic = CfgNode()  # baselines of scikit-learn: train_classic.py
+_C.classic.classifier = "none"  # none: a network is trained | knn | svm | forest | tree | logistic
+_C.classic.features = "mfcc"  # mfcc: statistics of MFCCs and zero crossings | embeddings: of the backbone
+_C.classic.standardise = True  # by each feature's mean and deviation over the training clips
+
 _C.evaluate = CfgNode()
 _C.evaluate.batch_size = 32  # windows per step
 
+SPLITS = ("train", "valid", "test")
 CHOICES = {
     "task": ("single_label", "multi_label"),
-    "data.layout": ("csv",),
+    "data.layout": ("csv", "folders", "audioset", "paths"),
     "train.optimizer": ("adamw", "adam", "sgd"),
     "train.schedule": ("cosine", "linear", "exponential"),
     "train.class_weights": ("none", "balanced"),
@@ -89,14 +106,17 @@ CHOICES = {
     "train.amp": ("O0", "O1", "O2"),
     "train.amp_dtype": ("bfloat16", "float16"),
     "train.select": ("last", "best"),
+    "classic.classifier": ("none", "knn", "svm", "forest", "tree", "logistic"),
+    "classic.features": ("mfcc", "embeddings"),
 }
 POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
     "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
+PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
 NOT_IN_RESULT = (  # may change between a run and its resume
-    "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
+    "data.check_sound", "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
 )  # fmt: skip
 
 
@@ -183,10 +203,21 @@ def _merge(config, tree, where, prefix=""):
         if key not in config and not free:
             near = ", ".join(f"{prefix}{known}" for known in config)
             raise UserError(f"{where}: unknown key {name}; there are: {near}")
-        if not free and isinstance(config[key], CfgNode):
+        if name in PER_SPLIT and isinstance(value, dict):
+            _merge_splits(config, key, value, f"{where}: {name}")
+        elif not free and isinstance(config[key], CfgNode):
             _merge(config[key], value, where, f"{name}.")
         else:
-            config[key] = value if free else typed(value, config[key], f"{where}: {name}")
+            default = "" if name in PER_SPLIT else config.get(key)
+            config[key] = value if free else typed(value, default, f"{where}: {name}")
+
+
+def _merge_splits(config, key, files, name):
+    for split, file in files.items():
+        if split not in SPLITS:
+            raise UserError(f"{name}: {split!r} is not a split: give files for {', '.join(SPLITS)}")
+        before = config[key] if isinstance(config[key], dict) else {}
+        config[key] = {**before, split: typed(file, "", f"{name}.{split}")}
 
 
 def typed(value, default, name):
@@ -227,6 +258,8 @@ def _check(config, path):
         for key, value in config[section].items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
                 raise UserError(f"{path}: {section}.{key} must be 0 or more, not {value}")
+    if config.data.folds == 1:
+        raise UserError(f"{path}: data.folds must be 2 or more, or 0 where the data set says its folds, not 1")
     freeze = get("model.freeze")  # as an attribute, freeze is yacs's own method
     if freeze not in ("none", "all") and not freeze.isdecimal():
         raise UserError(f"{path}: model.freeze must be none, all or a number of stages, not {freeze!r}")
@@ -235,7 +268,7 @@ def _check(config, path):
     for key in ("train.label_smoothing", "train.ema", "train.validation"):
         if get(key) >= 1:
             raise UserError(f"{path}: {key} must be below 1, not {get(key)}")
-    for key in ("train.final_lr", "train.layer_decay", "augment.wavmix"):
+    for key in ("data.max_missing", "train.final_lr", "train.layer_decay", "augment.wavmix"):
         if get(key) > 1:
             raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
     if config.train.select == "best" and not config.train.validation:

@@ -1,22 +1,22 @@
 """The list of clips: one JSON line each, checked once, here, so that nothing after it needs to check again.
 
-A record is {"id", "audio", "labels": [names], "fold" or "split", "group"?, "start"?, "end"?, "seconds"}.
+A record is {"id", "audio", "labels": [names], "fold" or "split", "group"?, "start"?, "end"?, "seconds"}. Either all
+records have a "fold", a number, or all have a "split": train, valid or test. Clips of split valid are never trained
+on: they serve to choose an epoch (train.select) or a setting, and test alone is reported.
 """
 
-import csv
 import fcntl
 import hashlib
 import heapq
 import json
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from paddletag import audio, runtime
-from paddletag.runtime import UserError, progress
+from paddletag import runtime
+from paddletag.runtime import UserError
 
 NAME = "manifest.jsonl"
 LABELS = "labels.txt"
@@ -24,135 +24,67 @@ REJECTED = "rejected.jsonl"
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
-def read_table(config, raw):
-    """Layout `csv`: the raw folder's table -> (records without `seconds`, labels in order).
+def side(record):
+    """The part of the data that a clip lies in: the number of its fold, or train, valid, test."""
+    return record.get("fold", record.get("split"))
 
-    UserError for a missing column, an empty label or fold, numbers that do not match the labels one to one.
+
+def check(records, labels, listed=False):
+    """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that leak or cannot work.
+
+    listed: the labels come from a list (data.labels), so that some may have no clips, or none to learn from.
     """
-    settings = config.data
-    for key in ("metadata", "audio", "label", "fold"):
-        if not settings[key]:
-            raise UserError(f"data.{key} is empty: layout csv needs it")
-    table = Path(raw) / settings.metadata
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows, columns = [(reader.line_num, row) for row in reader], reader.fieldnames
-    except FileNotFoundError:
-        raise UserError(f"{table}: no such file: is {raw} the folder of the data set? (--raw, data.metadata)") from None
-    except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
-        raise UserError(f"{table}: not a CSV file: {error}") from None
-    if not columns:
-        raise UserError(f"{table}: is empty")
-    for key in ("label", "fold", "index"):
-        if settings[key] and settings[key] not in columns:
-            raise UserError(f"{table}: no column {settings[key]!r} (data.{key}); its columns: {', '.join(columns)}")
-    if not rows:
-        raise UserError(f"{table}: has no rows")
-    records, numbers = [], {}
-    for line, row in rows:
-        if None in row or None in row.values():
-            raise UserError(f"{table}:{line}: has {'more' if None in row else 'fewer'} fields than the header")
-        names = [row[settings.label].strip()]
-        if config.task == "multi_label":
-            names = list(dict.fromkeys(name.strip() for name in names[0].split(";") if name.strip()))
-        if not all(names):
-            raise UserError(f"{table}:{line}: the label (column {settings.label!r}) is empty")
-        if settings.index:
-            if len(names) != 1 or not row[settings.index].isdecimal():
-                raise UserError(f"{table}:{line}: {settings.index}={row[settings.index]!r} is not one label's number")
-            number = int(row[settings.index])
-            first = numbers.setdefault(names[0], number)
-            if first != number:
-                raise UserError(f"{table}:{line}: label {names[0]!r} has number {number} here, {first} above")
-        if not row[settings.fold].isdecimal():
-            raise UserError(f"{table}:{line}: {settings.fold}={row[settings.fold]!r} is not the number of a fold")
-        try:
-            file = Path(raw) / settings.audio.format_map(row)
-        except (LookupError, ValueError, AttributeError, TypeError) as error:
-            what = f"data.audio {settings.audio!r} names a column that is not there"
-            raise UserError(f"{table}: {what}: {error}") from None
-        records.append({"id": str(file), "audio": str(file), "labels": names, "fold": int(row[settings.fold])})
-    if len(set(numbers.values())) < len(numbers):
-        number = Counter(numbers.values()).most_common(1)[0][0]
-        names = [name for name in numbers if numbers[name] == number]
-        raise UserError(f"{table}: {settings.index}={number} is the number of several labels: {', '.join(names)}")
-    _shorten_ids(records, raw)
-    names = {name for record in records for name in record["labels"]}
-    return records, sorted(names, key=lambda name: (numbers.get(name, 0), name))
-
-
-def _shorten_ids(records, raw):
-    """Make ids of paths: the file's stem, or where files of two folders share theirs, the path in the raw folder."""
-    paths = [Path(os.path.relpath(record["audio"], raw)) for record in records]
-    stems = [path.stem for path in paths]
-    forms = (stems, [str(path.with_suffix("")) for path in paths], [str(path) for path in paths])
-    ids = next((form for form in forms if len(set(form)) == len(set(paths))), forms[-1])
-    for record, id in zip(records, ids, strict=True):
-        record["id"] = id
-
-
-LAYOUTS = {"csv": read_table}
-
-
-def check_files(records, threads=8):
-    """Read every file's header, in parallel: (records with `seconds` and absolute paths, rejected rows)."""
-
-    def check(record):
-        try:
-            seconds = audio.probe(record["audio"]).seconds
-        except audio.AudioError as error:
-            return None, {"id": record["id"], "audio": record["audio"], "reason": str(error)}
-        path = str(Path(record["audio"]).resolve())
-        return {**record, "audio": path, "seconds": round(seconds, 3)}, None
-
-    with ThreadPoolExecutor(threads) as pool:
-        bar = progress(pool.map(check, records), total=len(records), desc="headers", unit="clip")
-        kept, rejected = zip(*bar, strict=True) if records else ((), ())
-    return [record for record in kept if record], [row for row in rejected if row]
-
-
-def check(records, labels):
-    """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that leak or cannot work."""
     known, seen, groups = set(labels), {}, {}
-    folds = defaultdict(set)
+    sides = defaultdict(set)  # of each label
     for name in labels:
         if name.splitlines() != [name]:
             raise UserError(f"data.label: {name!r} is not one line of text, as {LABELS} needs it")
     for record in records:
-        side = record.get("fold", record.get("split"))
+        here = side(record)
         if record["id"] in seen:
-            where = "twice" if seen[record["id"]] == side else f"in fold {seen[record['id']]} and in {side}"
+            where = "twice" if seen[record["id"]] == here else f"in {_words(seen[record['id']])} and in {here}"
             raise UserError(f"{record['audio']}: the id {record['id']!r} stands {where}: ids must be unique")
-        seen[record["id"]] = side
+        seen[record["id"]] = here
         for name in record["labels"]:
             if name not in known:
                 raise UserError(f"{record['audio']}: its label {name!r} is not in {LABELS}")
-            folds[name].add(side)
-        if "group" in record and groups.setdefault(record["group"], side) != side:
-            sides = f"{groups[record['group']]} and {side}"
-            raise UserError(f"{record['audio']}: its group {record['group']!r} lies on both sides of a split: {sides}")
-    sides = set(seen.values())
-    if len(sides) < 2:
-        where = f"all clips are in fold {next(iter(sides))}" if sides else "there are no clips"
+            sides[name].add(here)
+        if "group" in record and groups.setdefault(record["group"], here) != here:
+            both = f"{groups[record['group']]} and {here}"
+            raise UserError(f"{record['audio']}: its group {record['group']!r} lies on both sides of a split: {both}")
+    found = set(seen.values())
+    splits = any(isinstance(here, str) for here in found)
+    if splits and not {"train", "test"} <= found:
+        lacking = "test" if "train" in found else "train"
+        raise UserError(f"data.split: no clip is in {lacking}: there is nothing to {lacking} on")
+    if len(found) < 2:
+        where = f"all clips are in fold {next(iter(found))}" if found else "there are no clips"
         raise UserError(f"data.fold: {where}: nothing is left to test on")
-    for name in labels:
-        if not folds[name]:
+    for name in labels if not listed else ():
+        if not sides[name]:
             raise UserError(f"data.label: {name!r} has no clip that can be used: give it some, or leave it out")
-        if len(folds[name]) == 1:
-            only = next(iter(folds[name]))
+        if splits and "train" not in sides[name]:
             raise UserError(
-                f"data.label: {name!r} occurs in fold {only} only: a model tested on that fold would never have met it;"
-                " give it clips in other folds, or leave it out"
+                f"data.label: {name!r} occurs in {' and '.join(sorted(sides[name]))} only: no model would have met it;"
+                " give it clips in train, or leave it out"
+            )
+        if len(sides[name]) == 1 and not splits:
+            raise UserError(
+                f"data.label: {name!r} occurs in {_words(*sides[name])} only: a model tested on that fold would never"
+                " have met it; give it clips in other folds, or leave it out"
             )
 
 
-def write(data, records, labels, rejected):
+def _words(side):
+    return side if isinstance(side, str) else f"fold {side}"
+
+
+def write(data, records, labels, rejected, listed=False):
     """Check and write manifest, labels and rejected rows into the folder `data`; the manifest comes last.
 
     UserError for what `check` refuses, and for an audio file that is missing.
     """
-    check(records, labels)
+    check(records, labels, listed)
     for record in records:
         if not os.path.isfile(record["audio"]):
             raise UserError(f"{record['audio']}: no such file")
@@ -227,12 +159,34 @@ def fingerprint(record):
 
 def digest(records):
     """A short name of a list of clips with their labels and folds: a model remembers what it was trained on."""
-    rows = sorted(json.dumps([r["id"], r["labels"], r.get("fold", r.get("split"))]) for r in records)
+    rows = sorted(json.dumps([r["id"], r["labels"], side(r)]) for r in records)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
+def parse_fold(text):
+    """What --fold says: a fold's number, or test or valid, for data with splits. UserError for anything else."""
+    if text.isdecimal():
+        return int(text)
+    if text in ("test", "valid"):
+        return text
+    raise UserError(f"--fold {text}: neither the number of a fold nor, for data with splits, test or valid")
+
+
+def part(records, name):
+    """The records of split `name`; [] where the data has folds."""
+    return [record for record in records if record.get("split") == name]
+
+
 def split(records, fold):
-    """(training records, held-out records). UserError for a fold that does not exist."""
+    """(training records, held-out records) for a fold's number, or for test or valid where the data has splits.
+
+    UserError for a fold that does not exist. Of data with splits, train alone is trained on, whatever is held out.
+    """
+    if part(records, "train"):
+        splits = [name for name in ("test", "valid") if part(records, name)]
+        if fold not in splits:
+            raise UserError(f"fold {fold}: the data has splits, not folds; to hold out there are: {', '.join(splits)}")
+        return part(records, "train"), part(records, fold)
     folds = sorted({record["fold"] for record in records})
     if fold not in folds:
         raise UserError(f"fold {fold}: no such fold in the data; there are: {', '.join(map(str, folds))}")
