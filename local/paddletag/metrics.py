@@ -1,4 +1,7 @@
-"""Scores against targets: the figures of a task, by scikit-learn where it has them."""
+"""Scores against targets: the figures of a task, by scikit-learn where it has them.
+
+All are plain numbers, as metrics.json needs them: None for what cannot be measured, or is not finite.
+"""
 
 import math
 from statistics import NormalDist
@@ -6,19 +9,25 @@ from statistics import NormalDist
 import numpy as np
 from sklearn import metrics as sk
 
+NORMAL = NormalDist()
+WIDTH = NORMAL.inv_cdf(0.975)  # standard errors on either side, for intervals of 95 %
+WORK = 1e9  # clips x classes x resamples that the interval of mAP may cost: some 3 s on one core
 
-def evaluate(task, scores, targets, labels):
-    """The metrics of scores [N, C] against targets [N, C], as plain numbers for `metrics.json`."""
-    return (single_label if task == "single_label" else multi_label)(scores, targets, labels)
+
+def evaluate(task, scores, targets, labels, intervals=True):
+    """The metrics of scores [N, C] against targets [N, C]; `intervals=False` leaves out what takes seconds."""
+    return (single_label if task == "single_label" else multi_label)(scores, targets, labels, intervals)
 
 
-def single_label(scores, targets, labels):
-    """Accuracy, macro F1, and precision, recall and support per class."""
+def single_label(scores, targets, labels, intervals=True):
+    """Accuracy with its 95 % interval, macro F1, and precision, recall and support per class."""
     truth, guess = targets.argmax(1), scores.argmax(1)
     numbers = np.arange(len(labels))
     precision, recall, _, support = sk.precision_recall_fscore_support(truth, guess, labels=numbers, zero_division=0)
+    accuracy = float(sk.accuracy_score(truth, guess))
     return {
-        "accuracy": float(sk.accuracy_score(truth, guess)),
+        "accuracy": accuracy,
+        **({"accuracy_ci": wilson(accuracy, len(truth))} if intervals else {}),
         "n": len(truth),
         "macro_f1": float(sk.f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)),
         "per_class": {
@@ -28,19 +37,24 @@ def single_label(scores, targets, labels):
     }
 
 
-def multi_label(scores, targets, labels):
-    """mAP, AUC and d-prime as macro averages, as in PANNs (arXiv 1912.10211).
+def multi_label(scores, targets, labels, intervals=True):
+    """mAP with its 95 % interval, AUC and d-prime, as in PANNs (arXiv 1912.10211): macro averages over classes.
 
     Classes that occur in no clip, or in all, have no AUC; they are left out and counted.
     """
     used = [i for i in range(len(labels)) if 0 < targets[:, i].sum() < len(targets)]
     ap = {i: float(sk.average_precision_score(targets[:, i], scores[:, i])) for i in used}
     auc = {i: float(sk.roc_auc_score(targets[:, i], scores[:, i])) for i in used}
-    mean_auc = float(np.mean(list(auc.values()))) if used else math.nan
+    mean_ap = float(np.mean(list(ap.values()))) if used else None
+    mean_auc = float(np.mean(list(auc.values()))) if used else None
+    found = {"mAP": mean_ap, "auc": mean_auc, "d_prime": d_prime(mean_auc)}
+    if intervals:
+        resamples = int(np.clip(WORK / max(1, len(targets) * len(used)), 50, 1000))
+        error = bootstrap_error(scores[:, used], targets[:, used], resamples)
+        found["mAP_ci"] = [max(0.0, mean_ap - WIDTH * error), min(1.0, mean_ap + WIDTH * error)] if used else None
+        found["mAP_ci_resamples"] = resamples
     return {
-        "mAP": float(np.mean(list(ap.values()))) if used else math.nan,
-        "auc": mean_auc,
-        "d_prime": d_prime(mean_auc),
+        **found,
         "n": len(targets),
         "classes_left_out": len(labels) - len(used),
         "per_class": {labels[i]: {"ap": ap[i], "auc": auc[i], "n": int(targets[:, i].sum())} for i in used},
@@ -48,10 +62,58 @@ def multi_label(scores, targets, labels):
 
 
 def d_prime(auc):
-    """sqrt(2) times the inverse normal CDF of the area under the ROC curve."""
-    if 0 < auc < 1:
-        return math.sqrt(2) * NormalDist().inv_cdf(auc)
-    return math.nan if math.isnan(auc) else math.copysign(math.inf, auc - 0.5)
+    """sqrt(2) times the inverse normal CDF of the area under the ROC curve; None at 0 and 1, and for None."""
+    return math.sqrt(2) * NORMAL.inv_cdf(auc) if auc is not None and 0 < auc < 1 else None
+
+
+def wilson(share, n):
+    """The 95 % interval [low, high] of a share among n independent clips (Wilson 1927).
+
+    Resampling the clips gives the same one within its own error, except near 0 and 1, where it has no width.
+    """
+    square = WIDTH**2 / n
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def bootstrap_error(scores, targets, resamples, seed=0):
+    """The standard error of the mAP of scores [N, C]: its deviation over `resamples` drawings of N of the N clips.
+
+    A drawing repeats clips, and a positive that is there twice ranks beside itself: that raises the average precision
+    of rare classes, so that the percentiles of the drawings lie too high, while their spread is right.
+    """
+    n = len(targets)
+    generator = np.random.default_rng(seed)
+    weights = np.stack([np.bincount(generator.integers(n, size=n), minlength=n) for _ in range(resamples)], axis=1)
+    weights = weights.astype(np.min_scalar_type(weights.max()))  # bytes: gathering them is most of the work
+    total, count = np.zeros(resamples), np.zeros(resamples)
+    for c in range(targets.shape[1]):
+        values = average_precisions(scores[:, c], targets[:, c], weights)
+        measured = ~np.isnan(values)
+        total[measured] += values[measured]
+        count += measured
+    means = total[count > 0] / count[count > 0]
+    return float(means.std(ddof=1)) if len(means) > 1 else 0.0
+
+
+def average_precisions(scores, targets, weights):
+    """The average precision of one class, scores [N] and targets [N], for each column of weights [N, B]: [B].
+
+    NaN where no positive has any weight. The clips are sorted once; precision is needed at positives alone.
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.flatnonzero(targets[order])
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # the last clip of each score
+    where = np.searchsorted(ends, hits)  # which of the scores a positive has
+    first = np.flatnonzero(np.diff(where, prepend=-1))  # positives of one score count together
+    ends = ends[where[first]]
+    between = np.add.reduceat(weights[order[: ends[-1] + 1]], np.append(0, ends[:-1] + 1), axis=0, dtype=np.int64)
+    clips = np.cumsum(between, axis=0)  # at each score or above: [scores, B]
+    here = np.add.reduceat(weights[order[hits]], first, axis=0, dtype=np.int64)
+    recalled = np.cumsum(here, axis=0)
+    with np.errstate(invalid="ignore"):
+        return (here * (recalled / np.maximum(clips, 1))).sum(0) / recalled[-1]
 
 
 def confusion(scores, targets):
