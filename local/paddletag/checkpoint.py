@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from paddletag import classic, frontend, models, runtime, weights
 from paddletag import config as configs
-from paddletag import frontend, models, runtime, weights
 from paddletag.runtime import UserError
 
 MODEL, META = "model.safetensors", "model.json"
@@ -18,10 +18,15 @@ _META = dict(backbone=str, labels=list, task=str, clip_seconds=float, front_end=
 
 def save_model(folder, model, meta):
     """Write the folder of a trained model: the weights, then `meta` (labels, task, ...) with their checksum."""
+    save_arrays(folder, _arrays(model), model.front_end, meta)
+
+
+def save_arrays(folder, arrays, front_end, meta):
+    """`save_model` for any model that is {name: array}."""
     folder = Path(folder)
-    weights.write(folder / MODEL, _arrays(model), {})
+    weights.write(folder / MODEL, arrays, {})
     sha256 = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
-    runtime.write_json(folder / META, {**meta, "front_end": model.front_end.to_dict(), "sha256": sha256})
+    runtime.write_json(folder / META, {**meta, "front_end": front_end.to_dict(), "sha256": sha256})
 
 
 def read_meta(folder):
@@ -63,9 +68,12 @@ def load_model(source):
             raise UserError(f"{path}: no such file: train again, or take a copy of the whole folder")
         if hashlib.sha256(path.read_bytes()).hexdigest() != meta["sha256"]:
             raise UserError(f"{path}: does not match its checksum in {META}: the folder is damaged or half copied")
-        model = models.create_model(meta["backbone"], len(meta["labels"]))
-        models.load_weights(model, path)  # with its head, which `pretrained` would replace
-        model.front_end = front_end(meta)
+        if "classic" in meta:
+            model = classic.load(meta, weights.read(path), front_end(meta), path)
+        else:
+            model = models.create_model(meta["backbone"], len(meta["labels"]))
+            models.load_weights(model, path)  # with its head, which `pretrained` would replace
+            model.front_end = front_end(meta)
     else:
         model = models.create_model(source, pretrained=True)
     model.eval()
@@ -75,6 +83,8 @@ def load_model(source):
 def front_end(meta):
     """The front end of a trained model. UserError for settings that this version does not know."""
     try:
+        if meta["front_end"].get("name") == classic.MFCC.name:
+            return classic.MfccFrontEnd(**meta["front_end"])
         return frontend.from_dict(meta["front_end"])
     except TypeError as error:
         raise UserError(f"{META}: front_end: {error}: was the model trained with another version?") from None
