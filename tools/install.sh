@@ -87,10 +87,10 @@ import warnings
 from importlib import metadata
 
 MODULES = """paddle paddleaudio paddlespeech.cls.models safetensors.paddle numpy scipy.fft soundfile soxr pyarrow
-yacs.config yaml sklearn.metrics matplotlib tqdm paddletag.runtime""".split()
+yacs.config yaml sklearn.metrics matplotlib tqdm paddle2onnx onnx onnxruntime paddletag.runtime""".split()
 EXTRAS = {"dev": ["pytest"], "parity": ["torch", "torchlibrosa.stft", "transformers"]}
-SHOWN = """paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib pytest ruff
-torch transformers""".split()
+SHOWN = """paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib paddle2onnx
+onnxruntime pytest ruff torch transformers""".split()
 
 
 def main(kind, extras):
