@@ -232,7 +232,7 @@ def test_inner_split_of_several_labels_is_closer_to_the_share_than_chance():
     kept, aside = manifest.inner_split(records, 0.2, 0)
     assert abs(len(aside) - 200) <= 10 and set(counts(kept)) == set(whole)
     chance = [error([records[n] for n in generator.permutation(1000)[:200]]) for _ in range(20)]
-    assert error(aside) < 0.5 * min(chance)
+    assert error(aside) < 0.6 * min(chance)
 
 
 def test_inner_split_keeps_groups_whole():

@@ -114,7 +114,7 @@ class _From(paddle.io.Dataset):
         try:
             return "", *self.batches[self.first + k]
         except UserError as error:
-            return str(error), np.zeros(0, np.float32)
+            return str(error), np.zeros(1, np.float32)  # (paddle cannot pass an empty one)
 
 
 def loader(batches, workers=0, first=0):
