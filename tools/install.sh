@@ -88,7 +88,7 @@ from importlib import metadata
 
 MODULES = """paddle paddleaudio paddlespeech.cls.models safetensors.paddle numpy scipy.fft soundfile soxr pyarrow
 yacs.config yaml sklearn.metrics matplotlib tqdm paddle2onnx onnx onnxruntime paddletag.runtime""".split()
-EXTRAS = {"dev": ["pytest"], "parity": ["torch", "torchlibrosa.stft", "transformers"]}
+EXTRAS = {"dev": ["pytest", "xdist"], "parity": ["torch", "torchlibrosa.stft", "transformers"]}
 SHOWN = """paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib paddle2onnx
 onnxruntime pytest ruff torch transformers""".split()
 

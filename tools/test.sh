@@ -3,14 +3,16 @@
 #   bash tools/test.sh [--full] [arguments of pytest]
 #
 #   --full   also the tests that take minutes
+#
+# The files of tests run on two processes; with --full one after another, since some of those tests time what they run.
 
 set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-arguments=()
+arguments=(-n 2 --dist loadfile)
 for argument in "$@"; do
   case $argument in
-    --full) arguments+=(-m "") ;;
+    --full) arguments+=(-n 0 -m "") ;;
     -h | --help)
       sed -n '2,/^$/ s/^# \{0,1\}//p' tools/test.sh
       exit
@@ -22,4 +24,4 @@ done
 unset PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE=1
 bash tools/install.sh --dev
-exec .venv/bin/python -m pytest ${arguments[@]+"${arguments[@]}"}
+exec .venv/bin/python -m pytest "${arguments[@]}"
