@@ -1,0 +1,222 @@
+"""Results as one HTML file each, to look at and to listen to: it needs a browser and nothing else, no network.
+
+A page is templates/report.html with the shared style and script, those of its kind, and its data as JSON.
+"""
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from paddletag import audio, checkpoint, frontend, parsing, runtime, tagging
+from paddletag.runtime import UserError
+
+TEMPLATES = Path(__file__).parent / "templates"
+FRONT_END = frontend.MN  # its log-mel is the picture, its rate the sound's
+CLASSES = 40  # in a tagging report: those with the highest peaks; more if more reach the threshold
+PEAKS, COLUMNS = 4000, 3000  # points of the waveform, columns of the spectrogram, at most
+CLIPS, CLIP_SECONDS = 40, 10.0  # embedded in an evaluation report: how many mistakes, and how much of each
+TOP = 5  # labels of a clip
+_LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
+
+
+def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=False):
+    """The HTML of a tagging result (as `parsing.read` gives it, with seconds) and the file `sound` that it is of.
+
+    threshold: of the scores, to begin with. link: refer to the sound by its path from `folder`, where the report will
+    lie, instead of embedding it as Ogg Vorbis (some 0.6 MB a minute). AudioError for a sound that cannot be read;
+    UserError for one that is not as long as the result, and for a result without scores.
+    """
+    scores = np.asarray(arrays["scores"], "<f4")
+    if not scores.size or not np.isfinite(scores).all():
+        where = runtime.show(str(sound))
+        raise UserError(f"{where}: its tagging holds no scores, or some that are not numbers: run stage 4 again")
+    wave, log_mel = _hear(sound)
+    seconds, tagged = len(wave) / FRONT_END.sample_rate, float(arrays["end"].max())
+    if abs(seconds - tagged) > 0.1:
+        raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
+    peaks = scores.max(0)
+    order = np.argsort(-peaks, kind="stable")
+    count = max(CLASSES, int((peaks >= np.float32(threshold)).sum()))
+    kept, left_out = order[:count], order[count:]
+    onsets, offsets = parsing._cells(arrays["start"], arrays["end"])
+    data = {
+        "file": Path(sound).name,
+        "seconds": seconds,
+        "model": str(arrays.get("model", "")),
+        "labels": [str(label) for label in arrays["labels"][kept]],
+        "classes": len(peaks),
+        "left_out_peak": float(peaks[left_out].max()) if len(left_out) else 0,
+        "scores": _base64(np.ascontiguousarray(scores[:, kept].T).tobytes()),  # float32 [classes, windows]
+        "onsets": onsets.round(6).tolist(),  # of what each window speaks for
+        "offsets": offsets.round(6).tolist(),
+        "threshold": threshold,
+        "peaks": _pool(np.abs(wave), PEAKS).round(3).tolist(),
+        "spectrogram": _base64(_picture(_pool(log_mel, COLUMNS))),
+        "frequencies": _frequencies(),
+        **({"audio": _address(sound, folder)} if link else {"sound": _base64(_ogg(wave))}),
+    }
+    return page("tagging", f"{data['file']}: tags", data)
+
+
+def evaluation_page(folder, records, output, clips=CLIPS):
+    """The HTML of the trained and evaluated model in `folder` (stages 2 and 3).
+
+    records: those of its clips, for their sound. `clips` mistakes, those that the model is surest of, are embedded;
+    the others' sound is referred to by its path from the folder `output`, where the report will lie. A mistake is a
+    clip of which the highest label is not one of its own. UserError where results are missing or of another model.
+    """
+    folder, missing = Path(folder), "evaluate the model first (stage 3)"
+    metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
+    if metrics.get("model") != meta["sha256"]:
+        raise UserError(f"{folder / 'metrics.json'}: is of another model: {missing}")
+    try:
+        with np.load(folder / "scores.npz", allow_pickle=False) as file:
+            ids, scores, targets, labels = (file[name] for name in ("ids", "scores", "targets", "labels"))
+    except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+        raise UserError(f"{folder / 'scores.npz'}: {reason}: {missing}") from None
+    known = {record["id"]: record for record in records}
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+    wrong = targets[np.arange(len(scores)), best[:, 0]] == 0
+    rows = []
+    for i in np.lexsort((-scores.max(1), ~wrong)):  # mistakes first, then by what the model is surest of
+        row = {
+            "id": str(ids[i]),
+            "labels": np.flatnonzero(targets[i]).tolist(),
+            "top": [[int(k), round(float(scores[i, k]), 4)] for k in best[i]],
+        }
+        if record := known.get(row["id"]):
+            row |= _clip(record, output, embed=bool(wrong[i]) and len(rows) < clips)
+        rows.append(row)
+    data = {
+        "task": meta["task"],
+        "labels": [str(label) for label in labels],
+        "metrics": metrics,
+        "clips": rows,
+        "history": _history(folder / "history.csv"),
+        "about": {key: value for key, value in meta.items() if key != "labels"},
+    }
+    return page("evaluation", f"{meta['backbone']}, fold {metrics.get('fold')}: evaluation", data)
+
+
+def page(kind, title, data):
+    """HTML from the templates: nothing in `title` and `data` is taken for markup, whatever it holds."""
+    scripts = ["report.js", f"{kind}.js"]
+    player = [_LICENCE.format(_template("wavesurfer.LICENSE.txt")), _template("wavesurfer.min.js")]
+    parts = {
+        "title": html.escape(_printable(title)),
+        "data": embedded_json(data),
+        "style": _template("report.css"),
+        "script": "\n".join([*(player if kind == "tagging" else ()), *map(_template, scripts)]),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("report.html"))
+
+
+def embedded_json(value):
+    """JSON in ASCII that may stand in a <script>: no `</script>` or `<!--` can end it or open a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _template(name):
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _printable(text):
+    return text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text
+
+
+def _base64(content):
+    return base64.b64encode(content).decode()
+
+
+def _hear(path):
+    """(waveform float32 [N], log-mel float16 [T, n_mels]) of a sound file, as the front end has them."""
+    stream, waves, frames = tagging.LogMelStream(FRONT_END), [], []
+    with audio.opened(path) as source:
+        for wave in source.at(FRONT_END.sample_rate):
+            waves.append(wave)
+            frames.append(stream.feed(wave).astype(np.float16))
+    return np.concatenate(waves), np.concatenate([*frames, stream.finish().astype(np.float16)])
+
+
+def _pool(values, columns):
+    """The maxima of `columns` equal parts of values [N, ...]; all of them if there are no more."""
+    if len(values) <= columns:
+        return values
+    return np.maximum.reduceat(values, np.arange(columns) * len(values) // columns)
+
+
+def _picture(log_mel):
+    """A log-mel [T, n_mels] as a PNG, low frequencies at the bottom."""
+    from matplotlib import colormaps
+    from PIL import Image  # matplotlib brings it
+
+    log_mel = log_mel.astype(np.float32)  # float16 overflows in numpy's quantile
+    low, high = np.quantile(log_mel, 0.02), log_mel.max()
+    shades = ((log_mel - low) / max(high - low, 1e-3)).clip(0, 1)
+    image = Image.fromarray((shades * 255).astype(np.uint8).T[::-1], "P")
+    image.putpalette((colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _frequencies():
+    """[(kHz, height from 0 to 1)] for the axis of the picture: Kaldi's mel scale."""
+    low, high = np.log1p(np.array([FRONT_END.f_min, FRONT_END.f_max]) / 700)
+    return [(f, float((np.log1p(1000 * f / 700) - low) / (high - low))) for f in (1, 2, 4, 8)]
+
+
+def _ogg(wave):
+    """A waveform [N] at the front end's rate as the bytes of an Ogg Vorbis file."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", FRONT_END.sample_rate, 1, "VORBIS", format="OGG") as sound:
+        for begin in range(0, len(wave), FRONT_END.sample_rate):  # libsndfile overflows its stack with long writes
+            sound.write(wave[begin : begin + FRONT_END.sample_rate].clip(-1, 1))
+    return file.getvalue()
+
+
+def _clip(record, output, embed):
+    """Where the sound of a record is to be had: embedded, or a path; nothing for one that is no longer there."""
+    start, end = record.get("start", 0.0), record.get("end")
+    if embed:
+        stop = min(end or math.inf, start + CLIP_SECONDS)
+        try:
+            return {"sound": _base64(_ogg(audio.load(record["audio"], FRONT_END.sample_rate, start, stop)))}
+        except audio.AudioError:
+            return {}
+    part = f"#t={start},{end}" if end else f"#t={start}" if start else ""
+    return {"audio": _address(record["audio"], output) + part} if os.path.isfile(record["audio"]) else {}
+
+
+def _address(path, folder):
+    """The relative URL of a file, seen from `folder`."""
+    relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    return "./" + quote(os.fsencode(relative))
+
+
+def _history(path):
+    """{column: [number or None]} of the learning curve; {} if there is none."""
+    if not path.exists():
+        return {}
+
+    def number(text):
+        try:
+            return float(text) if math.isfinite(float(text)) else None
+        except (TypeError, ValueError):
+            return None
+
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [number(row[key]) for row in rows] for key in (rows[0] if rows else ()) if key}

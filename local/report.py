@@ -1,0 +1,57 @@
+"""A tagging result with its sound, or an evaluated model, -> one HTML file to look at and to listen to, offline."""
+
+from pathlib import Path
+
+from paddletag import manifest, parsing, report, runtime
+from paddletag.runtime import UserError, log
+
+
+def main():
+    parser = runtime.Parser(description=__doc__)
+    parser.add_argument("source", help="npz file of stage 4, or folder of a model that was evaluated (stage 3)")
+    parser.add_argument("--out", help="the file to write; default: report.html in the model's folder, or here")
+    tagged = parser.add_argument_group("a tagging result")
+    tagged.add_argument("--audio", help="the file that was tagged")
+    tagged.add_argument("--threshold", type=float, default=parsing.THRESHOLD, help="of the scores, to begin with")
+    tagged.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
+    tagged.add_argument("--link", action="store_true", help="refer to the sound, beside the report, not embed it")
+    model = parser.add_argument_group("an evaluated model")
+    model.add_argument("--data", help="the prepared folder, for the clips' sound")
+    model.add_argument("--clips", type=int, default=report.CLIPS, help="mistakes whose sound is embedded")
+    args = parser.parse_args()
+    runtime.start_log()
+    source = Path(args.source)
+    is_model = source.is_dir()
+    output = Path(args.out or (source / "report.html" if is_model else "report.html"))
+    check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions], parser)
+    if is_model:
+        records, _ = manifest.read(args.data)
+        text = report.evaluation_page(source, records, output.parent, args.clips)
+    else:
+        arrays = parsing.read(source, seconds=True)
+        columns = parsing.choose(arrays["labels"], args.classes)
+        arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
+        text = report.tagging_page(arrays, args.audio, output.parent, args.threshold, args.link)
+    runtime.write_text(output, text)
+    log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
+
+
+def check(args, output, others, parser):
+    """Refuse what is missing, out of range, or would change nothing."""
+    unused = [name for name in others if getattr(args, name) != parser.get_default(name)]
+    kind = "the folder of a model" if Path(args.source).is_dir() else "a tagging result"
+    if unused:
+        raise UserError(f"--{unused[0]}: {args.source} is {kind}, for which it has no meaning")
+    needed, what = ("data", "prepared folder") if Path(args.source).is_dir() else ("audio", "sound file")
+    if not getattr(args, needed):
+        raise UserError(f"--{needed} is missing: name the {what} of {args.source}")
+    if not 0 < args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold:g}: must lie between 0 and 1")
+    if args.clips < 0:
+        raise UserError(f"--clips {args.clips}: must not be negative")
+    if output.is_dir():
+        raise UserError(f"--out {output}: is a folder: name a file")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
