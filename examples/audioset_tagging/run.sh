@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# AudioSet: clips of 10 s, 527 classes, several labels per clip; training on the balanced or the full set.
+# To tag sound with published weights nothing needs to be trained: see README.md.
+#
+#   bash run.sh --raw audioset                             segments CSVs, class_labels_indices.csv and audio/ in it
+#   bash run.sh --raw audioset --config conf/mn10_full.yaml --data data_full --gpus 0,1,2,3
+#   bash run.sh --raw mixtures --config conf/mixtures.yaml --data data_mixtures --folds "1 2 3 4 5"
+#   bash run.sh --stage 4 --wav street.wav                 what is to be heard in street.wav
+#
+# Stages: 0 prepare   1 features   2 train   3 evaluate   4 tag   5 parse
+# A stage that is up to date is not run again.
+
+# shellcheck disable=SC1091,SC2034,SC2154  # recipe.sh reads what is set here and sets what is read here
+cd "$(dirname "$0")" || exit
+stage=0                        # first stage to run
+stop_stage=5                   # last stage to run
+config=conf/mn04_balanced.yaml # backbone, training and augmentation
+raw=                           # folder of the data set: there is nothing to download
+folds="test"                   # test: AudioSet's evaluation set; numbers of folds for data that has folds
+wav=                           # sound to tag in stage 4; empty: a clip that was held out
+. ../../utils/recipe.sh
+
+train_and_evaluate() {
+  stage 2 train launch "$local/$trainer.py" --config "$config" --data "$data" --fold "$fold" --exp "$model" \
+    --extend "$extend" --device "$device" "${overrides[@]}"
+  stage 3 evaluate launch "$local/evaluate.py" --model "$model" --data "$data" --tta "$tta" --device "$device"
+}
+
+stage 0 prepare "$python" "$local/prepare.py" --config "$config" --raw "$raw" --data "$data" "${overrides[@]}"
+stage 1 features launch "$local/extract_features.py" --config "$config" --data "$data" "${overrides[@]}"
+each_fold train_and_evaluate
+stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}" --seeds "${seed_list[@]}"
+stage 4 tag "$python" "$local/audio_tag.py" --model "$model" --wav "$wav" --data "$data" \
+  --output_dir "$exp/tagging" --device "$device"
+tagged=${wav##*/} # a folder's results are many, and so may be those of clips
+[[ ! -d $wav ]] || tagged=
+stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging/${tagged:+${tagged%.*}.npz}" --top_k 5 \
+  --output_dir "$exp/tagging"
