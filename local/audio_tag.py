@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from paddletag import audio, checkpoint, distributed, live, manifest, parsing, runtime, tagging
+from paddletag import audio, checkpoint, distributed, live, manifest, onnx_engine, parsing, runtime, tagging
 from paddletag.runtime import UserError, log
 
 STDIN = "standard input"
@@ -93,6 +93,8 @@ def arguments():
     parser.add_argument("--json", action="store_true", help="print JSON Lines: one per window, or per --stream event")
     parser.add_argument("--embeddings", action="store_true", help="write the backbone's embedding of each window too")
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
+    engines = "what computes: the scores agree; ONNX Runtime is for CPUs"
+    parser.add_argument("--engine", default="paddle", choices=["paddle", "onnxruntime"], help=engines)
     parser.add_argument("--batch_size", type=int, default=8, help="windows that the model takes at a time")
     parser.add_argument("--pcm_rate", type=int, help="standard input is raw PCM of this rate; --stream: the model's")
     parser.add_argument("--pcm_format", default="s16le", choices=audio.PCM, help="of raw PCM")
@@ -113,6 +115,8 @@ def arguments():
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     if not re.fullmatch(r"cpu|gpu(:\d+)?", args.device):
         raise UserError(f"--device {args.device}: must be cpu, gpu or gpu:0, gpu:1, ...")
+    if args.engine == "onnxruntime" and args.device != "cpu":
+        raise UserError(f"--engine onnxruntime: computes on the CPU: leave out --device {args.device}")
     if not 0 < args.low_threshold <= args.threshold < 1:
         raise UserError("--threshold, --low_threshold: must lie between 0 and 1, the low one no higher than the other")
     if args.stream and (args.wav or args.sounds or args.output_dir):
@@ -149,6 +153,8 @@ def up_to_date(output, model, source):
 
 def load(args, meta):
     """The model as the function that scores log-mels, on its device."""
+    if args.engine == "onnxruntime":
+        return onnx_engine.predictor(args.model, args.embeddings)
     kind, _, number = args.device.partition(":")
     distributed.init(kind)
     if number:

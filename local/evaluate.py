@@ -12,7 +12,7 @@ def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--model", required=True, nargs="+", help="trained folder; several: their mean score")
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
-    parser.add_argument("--fold", type=int, help="default: the fold that the model was not trained on")
+    parser.add_argument("--fold", type=manifest.parse_fold, help="or test; default: what the model was not trained on")
     parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
     parser.add_argument("--output_dir", help="folder for the results; default: that of the model, if it is one")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
@@ -54,7 +54,7 @@ def main():
         scores = scores + found / len(folders)
     if rank:
         return
-    targets = dataset.multi_hot(records, labels)
+    targets, where = dataset.multi_hot(records, labels), manifest.words(fold)
     found = metrics.evaluate(meta["task"], scores, targets, labels)
     with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:
         ids = np.array([record["id"] for record in records])
@@ -65,20 +65,22 @@ def main():
         matrix = metrics.confusion(scores, targets)
         found["confused"] = metrics.most_confused(matrix, labels)
         with runtime.atomic(output / "confusion.png") as temporary:
-            plots.confusion(temporary, matrix, labels, f"Fold {fold}: {headline(found)}")
+            plots.confusion(temporary, matrix, labels, f"{where.capitalize()}: {headline(found)}")
     runtime.write_json(metrics_file, {**told, **found})
-    log.log(EVAL, "fold %d: %s; wrote %s", fold, headline(found), metrics_file)
+    log.log(EVAL, "%s: %s%s; wrote %s", where, headline(found), interval(found), metrics_file)
 
 
 def check(folder, meta, fold, data, digest, labels):
     """UserError for a model that was not made for these clips, or has met those of the fold."""
     if fold != meta["run"]["fold"]:
-        raise UserError(f"--fold {fold}: {folder} was trained on it: test it on fold {meta['run']['fold']} alone")
+        why = "was trained on it" if isinstance(fold, int) else "does not hold it out"
+        raise UserError(f"--fold {fold}: {folder} {why}: test it on {manifest.words(meta['run']['fold'])} alone")
     if labels != meta["labels"]:
         raise UserError(f"{data}: its labels are not those that {folder} was trained with")
     if digest != meta["run"]["data"]:
         raise UserError(
-            f"{data}: its clips, labels or folds are not those that {folder} was trained with, so that fold {fold}"
+            f"{data}: its clips, labels or folds are not those that {folder} was trained with, so that"
+            f" {manifest.words(fold)}"
             " may hold clips that it has met: train again (stage 2), with another --exp"
         )
 
@@ -91,7 +93,17 @@ def open_features(data, meta, records):
 def headline(found):
     if "accuracy" in found:
         return f"accuracy {100 * found['accuracy']:.2f} % of {found['n']} clips"
+    if found["mAP"] is None:
+        return f"no mAP on {found['n']} clips: no label has clips both with and without it"
     return f"mAP {found['mAP']:.4f} on {found['n']} clips"
+
+
+def interval(found):
+    """The 95 % interval in words, behind the headline; nothing where it could not be measured."""
+    for key, factor, digits in (("accuracy_ci", 100, 2), ("mAP_ci", 1, 4)):
+        if found.get(key):
+            return f" (95 % interval: {' to '.join(f'{factor * value:.{digits}f}' for value in found[key])})"
+    return ""
 
 
 if __name__ == "__main__":

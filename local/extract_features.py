@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core; a BLAS thread per core in each would only fight
 
+from paddletag import classic, distributed, manifest, runtime, shards  # noqa: E402
 from paddletag import config as configs  # noqa: E402
-from paddletag import distributed, manifest, models, runtime, shards  # noqa: E402
 from paddletag.runtime import log  # noqa: E402
 
 
@@ -20,7 +20,7 @@ def main():
     rank, ranks = distributed.rank(), distributed.world_size()
     runtime.start_log(quiet=rank > 0)
 
-    front_end = models.front_end(config)
+    front_end = classic.front_end(config)
     if config.features.online:
         log.info("nothing to extract: with features.online, log-mels are computed from the sound during training")
         return

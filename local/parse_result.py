@@ -45,13 +45,14 @@ def main():
     runtime.start_log()
     check(args, [action.dest for action in event._group_actions], parser)
     source = Path(args.tagging_file)
-    files = sorted(source.glob("*.npz")) if source.is_dir() else [source]
+    files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
     if not files:
         raise UserError(f"{source}: holds no tagging results: run stage 4 first")
     for file in files:
         arrays = parsing.read(file, args.label_file, seconds=args.time == "seconds" or set(args.format) != {"text"})
         for ending, content in parse(arrays, args).items():
-            output = Path(args.output_dir) / f"{file.stem}{ending}"
+            place = file.parent.relative_to(source) if source.is_dir() else ""
+            output = Path(args.output_dir) / place / f"{file.stem}{ending}"
             runtime.write_text(output, content)
             log.info("Saved tagging labels to %s", output)
 

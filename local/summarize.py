@@ -5,16 +5,17 @@ from collections import Counter
 from pathlib import Path
 
 import yaml
-from paddletag import checkpoint, runtime
+from paddletag import checkpoint, manifest, runtime
 from paddletag.runtime import UserError, log
 
-METRICS = {"single_label": [("accuracy", "Accuracy (%)", 100, 2)], "multi_label": [("mAP", "mAP", 1, 4)]}
+METRICS = {"single_label": ("accuracy", "Accuracy (%)", 100, 2), "multi_label": ("mAP", "mAP", 1, 4)}
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
-    parser.add_argument("--exp", required=True, help="folder that holds fold1, fold2 ..., or seed0/fold1 ...")
-    parser.add_argument("--folds", nargs="+", required=True, help="the folds to report")
+    parser.add_argument("--exp", required=True, help="folder that holds fold1, fold2 ..., or seed0/fold1 ..., or test")
+    folds = "the folds to report, or test"
+    parser.add_argument("--folds", nargs="+", required=True, type=manifest.parse_fold, help=folds)
     parser.add_argument("--seeds", nargs="*", default=[], help="the seeds to report, if the folder holds several")
     args = parser.parse_args()
     runtime.start_log()
@@ -23,13 +24,12 @@ def main():
     runs = []  # (seed or "", fold, metrics, meta)
     for seed in dict.fromkeys(args.seeds) or [""]:
         for fold in dict.fromkeys(args.folds):  # each once
-            folder = exp / (f"seed{seed}" if seed else "") / f"fold{fold}"
-            missing = f"evaluate fold {fold} first (stage 3)"
+            where = manifest.words(fold)
+            folder = exp / (f"seed{seed}" if seed else "") / where.replace(" ", "")
+            missing = f"evaluate {where} first (stage 3)"
             metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
             if metrics["model"] != meta["sha256"]:
-                raise UserError(
-                    f"{folder / 'metrics.json'}: is of an earlier model: evaluate fold {fold} again (stage 3)"
-                )
+                raise UserError(f"{folder / 'metrics.json'}: is of an earlier model: evaluate {where} again (stage 3)")
             runs.append((seed, fold, metrics, meta))
     first = runs[0][3]["run"]
     for seed, fold, metrics, meta in runs:
@@ -38,7 +38,8 @@ def main():
             changed.append(f"--tta was {runs[0][2].get('tta')}, is {metrics.get('tta')}")
         if changed:
             raise UserError(
-                f"{exp}: fold {fold} was trained in another way than fold {runs[0][1]}: {'; '.join(changed)}:"
+                f"{exp}: {manifest.words(fold)} was trained in another way than {manifest.words(runs[0][1])}:"
+                f" {'; '.join(changed)}:"
                 " their mean would say nothing; train one of them again (stage 2)"
             )
     path = exp / "RESULTS.md"
@@ -60,41 +61,63 @@ def alike(run, seed):
 
 def headline(runs):
     """The mean over the folds in words, saying how many folds it is of; of several seeds, the mean of their means."""
-    (key, name, factor, digits), *_ = METRICS[runs[0][3]["task"]]
+    task = runs[0][3]["task"]
+    key, name, factor, digits = METRICS[task]
     seeds = {}
-    for seed, _, metrics, _ in runs:
+    for seed, fold, metrics, _ in runs:
+        if metrics[key] is None:
+            return f"No {name} of {manifest.words(fold)}: no label has clips both with and without it"
         seeds.setdefault(seed, []).append(factor * metrics[key])
     values = [statistics.mean(part) for part in seeds.values()]
     each = ", ".join(f"{value:.{digits}f}" for value in values)
-    folds = len(runs) // len(seeds)
+    folds, first = len(runs) // len(seeds), runs[0][1]
+    alone = f"the {first} split" if isinstance(first, str) else f"fold {first} alone"
     if len(seeds) > 1:
         mean, deviation = statistics.mean(values), statistics.stdev(values)
-        spread = f"{folds} folds" if folds > 1 else f"fold {runs[0][1]} alone"
+        spread = f"{folds} folds" if folds > 1 else alone
         return f"{name} {mean:.{digits}f} ± {deviation:.{digits}f} over {len(seeds)} seeds of {spread} ({each})"
     if folds == 1:
-        return f"{name} {values[0]:.{digits}f} on fold {runs[0][1]} alone"
+        return f"{name} {values[0]:.{digits}f} on {alone}{between(runs[0][2], task, ' (95 % interval: {})')}"
     (part,) = seeds.values()
     return f"{name} {values[0]:.{digits}f} ± {statistics.stdev(part):.{digits}f} over {folds} folds"
+
+
+def between(metrics, task, text="{}"):
+    """The 95 % interval of a fold's metric, in `text`; empty where it was not measured."""
+    key, _, factor, digits = METRICS[task]
+    values = [f"{factor * value:.{digits}f}" for value in metrics.get(f"{key}_ci") or []]
+    return text.format(" to ".join(values)) if values else ""
 
 
 def report(title, runs):
     """The text of RESULTS.md."""
     meta = runs[0][3]
-    columns = METRICS[meta["task"]]
+    key, name, factor, digits = METRICS[meta["task"]]
     lines = [f"# Results: {title}", "", f"**{headline(runs)}**", ""]
     commands = dict.fromkeys(run["command"] for *_, run in runs if run["command"])
     if commands:
         lines += ["```bash", *commands, "```", ""]
     several = len({seed for seed, *_ in runs}) > 1
-    names = ["Seed"] * several + ["Fold held out", *(name for _, name, _, _ in columns), "Clips", "Training (s)"]
+    splits, config = isinstance(runs[0][1], str), meta["run"]["config"]
+    held_out = "Split" if splits else "Fold held out"
+    names = ["Seed"] * several + [held_out, name, "95 % interval", "Clips", "Training (s)"]
     lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for seed, fold, metrics, run in runs:
-        values = [f"{factor * metrics[key]:.{digits}f}" for key, _, factor, digits in columns]
-        row = [seed] * several + [fold, *values, str(metrics["n"]), f"{run['trained']['seconds']:.0f}"]
+        value = "-" if metrics[key] is None else f"{factor * metrics[key]:.{digits}f}"
+        interval, seconds = between(metrics, meta["task"]) or "-", f"{run['trained']['seconds']:.0f}"
+        row = [seed] * several + [str(fold), value, interval, str(metrics["n"]), seconds]
         lines.append(f"| {' | '.join(row)} |")
-    chosen = "The config fixes the epochs, and the last model is tested: no fold was looked at to choose one."
-    if meta["run"]["config"]["train"]["select"] == "best":
-        chosen = "The epoch was chosen on clips of the training folds (train.validation), not of the fold held out."
+    tested = f"the {runs[0][1]} split" if splits else "the fold held out"
+    if "classic" in meta:
+        chosen = f"The classifier was fitted without the clips of {tested}."
+    elif config["train"]["select"] == "best":
+        clips = "clips of the training folds (train.validation)"
+        if splits:
+            clips = "training clips (train.validation)" if config["train"]["validation"] else "the valid split"
+        chosen = f"The epoch was chosen on {clips}, not on {tested}."
+    else:
+        looked = "the test split was not" if splits else "no fold was"
+        chosen = f"The config fixes the epochs, and the last model is tested: {looked} looked at to choose one."
     if (copies := runs[0][2].get("tta", 1)) > 1:
         chosen += f" Scores are means over {copies} copies of each clip, rolled in time."
     lines += ["", chosen, ""]
@@ -115,7 +138,7 @@ def report(title, runs):
         "<details><summary>Config</summary>",
         "",
         "```yaml",
-        yaml.safe_dump(meta["run"]["config"], sort_keys=False).rstrip(),
+        yaml.safe_dump(config, sort_keys=False).rstrip(),
         "```",
         "",
         "</details>",

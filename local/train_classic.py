@@ -7,22 +7,23 @@ import os
 import time
 from pathlib import Path
 
-from paddletag import checkpoint, classic, distributed, download, manifest, models, runtime, shards
+from paddletag import checkpoint, classic, distributed, download, manifest, models, online, runtime
 from paddletag import config as configs
 from paddletag.runtime import UserError, log
-from train import finished, refuse_leaking_weights
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--config", required=True, help="the recipe's YAML file")
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
-    parser.add_argument("--fold", required=True, help="the fold to hold out: its clips are not looked at")
+    fold = "the fold to hold out, a number, or test where the data has splits: its clips are not looked at"
+    parser.add_argument("--fold", type=manifest.parse_fold, required=True, help=fold)
     parser.add_argument("--exp", required=True, help="folder for the model and its log")
     features = configs.CHOICES["classic.features"]
     parser.add_argument("--features", choices=features, help="instead of the config's classic.features")
     kinds = [kind for kind in configs.CHOICES["classic.classifier"] if kind != "none"]
     parser.add_argument("--classifier", choices=kinds, help="instead of the config's classic.classifier")
+    parser.add_argument("--extend", type=runtime.flag, default=False, help="false: there are no epochs to add")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="for embeddings")
     parser.add_argument("--opts", nargs="*", default=[], help="settings that override the config: key value ...")
     args = parser.parse_args()
@@ -35,15 +36,17 @@ def main():
         raise UserError(f"task {config.task}: classic baselines are for single_label: train a network: train.py")
     if distributed.rank():
         return
-    exp, fold = Path(args.exp), manifest.parse_fold(args.fold)
+    if args.extend:
+        raise UserError("--extend true: a classic baseline has no epochs: train it anew, with another --exp")
+    exp, fold = Path(args.exp), args.fold
     clips, labels = manifest.read(args.data)
     records, _ = manifest.split(clips, fold)
 
     runtime.start_log(exp / "train.log")
     front_end = classic.front_end(config)
-    features = shards.open_features(args.data, front_end, config.data.clip_seconds, records)
+    features = online.open_features(args.data, front_end, config.data.clip_seconds, records, config.features.online)
     weights_file = models.weights_path(config) if settings.features == "embeddings" else None
-    refuse_leaking_weights(weights_file, fold, manifest.digest(clips))
+    checkpoint.refuse_leaking_weights(weights_file, fold, manifest.digest(clips))
     run = {
         "config": configs.to_dict(config),
         "data": manifest.digest(clips),
@@ -53,7 +56,7 @@ def main():
         "processes": 1,
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
-    if finished(exp, run):
+    if checkpoint.finished(exp, run):
         log.info("%s is up to date: %s", exp, name)
         return
 
@@ -64,7 +67,7 @@ def main():
         backbone = models.create_model(config.model.name, len(labels), weights_file or False, config.train.seed)
     model = classic.Classic(front_end, backbone, settings.classifier)
     model.eval()
-    log.info("fold %s: %s, %d clips, %d labels", fold, name, len(records), len(labels))
+    log.info("%s: %s, %d clips, %d labels", manifest.words(fold), name, len(records), len(labels))
     size = config.evaluate.batch_size
     ids, rows = classic.window_features(model, records, features, config.data.clip_seconds, size)
     target = {record["id"]: labels.index(record["labels"][0]) for record in records}

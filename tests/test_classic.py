@@ -1,6 +1,7 @@
 """Classic baselines: features against librosa's values, scores against scikit-learn's own, and folders that suffice."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -210,6 +211,37 @@ def test_clips_of_several_windows(data):
     length = front_end.frames(4410)
     first = stored[records[0]["id"]][:length].astype(np.float32)
     np.testing.assert_allclose(rows[0], classic.statistics(first[None])[0])
+
+
+def test_online_features_make_the_same_model(data, tmp_path):
+    for name in ("stored", "online"):
+        call("train_classic", *train(data, tmp_path / name, "mfcc", "knn", "features.online", str(name == "online")))
+        call("evaluate", "--model", tmp_path / name, "--data", data)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("stored", "online"))
+    assert all(np.array_equal(one[name], other[name]) for name in {*one, *other})
+    one, other = (np.load(tmp_path / name / "scores.npz")["scores"] for name in ("stored", "online"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_stage_1_makes_the_features_of_a_classic_config(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
+    path, _ = settings(tmp_path)
+    opts = ("--opts", "classic.classifier", "knn")
+    call("extract_features", "--config", path, "--data", tmp_path / "data", "--workers", 1, *opts)
+    records, _ = manifest.read(data)
+    one, other = (shards.open_features(folder, classic.MFCC, SECONDS, records) for folder in (data, tmp_path / "data"))
+    assert all(np.array_equal(one[record["id"]], other[record["id"]]) for record in records)
+
+
+def test_a_classic_model_has_no_graph(data, tmp_path):
+    call("train_classic", *train(data, tmp_path, "mfcc", "knn"))
+    words = "knn on mfcc: a classic model is no network"
+    pytest.importorskip("onnxruntime")
+    for kind, out in (("onnx", "a.onnx"), ("paddle", "a")):
+        assert words in refusal("export", "--model", tmp_path, "--out", tmp_path / out, "--format", kind)
+        assert not (tmp_path / out).exists()
+    record = manifest.read(data)[0][0]
+    assert words in refusal("audio_tag", "--model", tmp_path, record["audio"], "--engine", "onnxruntime")
 
 
 def test_a_finished_run_is_not_run_again_and_another_is_refused(data, tmp_path, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from paddletag import checkpoint, engine, frontend, models, onnx_engine, runtime
+from paddletag import checkpoint, engine, frontend, models, onnx_engine, runtime, tagging
 from prepared import call, refusal
 
 for package in onnx_engine.EXPORT:
@@ -261,8 +261,13 @@ def test_wrong_outputs_are_refused_first(tmp_path):
 
 @pytest.mark.parametrize("kind, out", [("onnx", "x.onnx"), ("paddle", "x")])
 def test_what_differs_from_paddle_is_not_written(mn, tmp_path, monkeypatch, kind, out):
-    right = export.classify
-    monkeypatch.setattr(export, "classify", lambda model, embedding: right(model, embedding) + 0.01)
+    right = tagging.predictor
+
+    def wrong(*args, **options):
+        predict = right(*args, **options)
+        return lambda log_mel: {name: values + 0.01 for name, values in predict(log_mel).items()}
+
+    monkeypatch.setattr(tagging, "predictor", wrong)
     line = refusal("export", "--model", mn, "--out", tmp_path / out, "--format", kind)
     assert line.startswith("the exported mn01_as differs from Paddle (scores by ")
     assert not list(tmp_path.iterdir())

@@ -70,6 +70,7 @@ def test_shapes_and_lengths(built):
         x = features(model, seconds)
         with paddle.no_grad():
             logits, embedding = model(x), model.embed(x)
+            np.testing.assert_array_equal(model.classify(embedding), logits)
         assert logits.shape == [2, 7] and embedding.shape == [2, models.entry(name).embedding]
         assert np.isfinite(logits.numpy()).all() and x.stop_gradient
 

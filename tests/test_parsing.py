@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -381,6 +382,15 @@ def test_script_writes_a_text_for_each_result(tmp_path, result, capsys):
     call("parse_result", "--tagging_file", result, "--top_k", 2, "--output_dir", tmp_path / "one")
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["scene.txt"]
     assert "Speech: 0.4749999940395355" in (tmp_path / "one" / "scene.txt").read_text()  # smoothed unless told not to
+
+
+def test_script_finds_results_in_folders_of_folders(tmp_path, result):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.b.npz", "deep/a.b.npz"):
+        shutil.copy(result, tmp_path / "in" / name)
+    call("parse_result", "--tagging_file", tmp_path / "in", "--output_dir", tmp_path / "out")
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.txt"))
+    assert found == ["a.b.txt", "deep/a.b.txt"]
 
 
 def test_script_writes_events(tmp_path):

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("prepare", "extract_features", "train", "evaluate", "summarize", "audio_tag", "parse_result")
+SCRIPTS = (
+    "prepare", "extract_features", "train", "train_classic", "evaluate", "summarize", "audio_tag", "parse_result"
+)  # fmt: skip
 STUB = """
 import json, os, sys, time
 name, words = os.path.basename(sys.argv[0])[:-3], sys.argv[1:]
@@ -131,6 +133,39 @@ def test_every_fold_with_every_seed(recipe, jobs):
     assert "seed 7, fold 2" in done.stdout
 
 
+def test_the_split_test(recipe):
+    done = recipe.run("--folds", "test", "--seeds", "0 3", "--jobs", "2", "--stage", "2", "--exp", "e")
+    assert done.returncode == 0, done.stderr
+    calls, exp = recipe.calls(), recipe.user / "e"
+    trained = [call for call in calls if call["name"] == "train"]
+    assert {option(call, "--fold") for call in trained} == {"test"}
+    assert {option(call, "--exp") for call in trained} == {f"{exp}/seed0/test", f"{exp}/seed3/test"}
+    (summary,) = (call for call in calls if call["name"] == "summarize")
+    assert summary["argv"] == ["--exp", str(exp), "--folds", "test", "--seeds", "0", "3"]
+    assert "seed 3, test | == stage 2: train (seed 3, test)" in done.stdout.splitlines()
+
+
+def test_the_config_chooses_the_trainer(recipe):
+    (recipe.folder / "conf" / "knn.yaml").write_text("data: {}\nclassic:\n  classifier: knn\n")
+    (recipe.user / "probe.yaml").write_text("# classic:\ndata: {classic: 1}\n")
+    only = ("--stage=2", "--stop-stage=2", "--folds", "1")
+    for config in ("conf/mn04.yaml", "conf/knn.yaml", "probe.yaml"):
+        assert recipe.run(*only, "--config", config).returncode == 0
+    assert recipe.names() == ["train", "train_classic", "train"]
+    first, second, _ = (call["argv"] for call in recipe.calls())
+    assert [word.replace("knn", "mn04") for word in second] == first
+
+
+def test_what_stage_5_parses(recipe):
+    (recipe.user / "clips").mkdir()
+    (recipe.user / "a.b.wav").write_text("")
+    for words in ((), ("--wav", "a.b.wav"), ("--wav", "clips"), ("--wav", "clips/")):
+        assert recipe.run("--stage=5", "--exp", "e", *words).returncode == 0
+    tagging = f"{recipe.user}/e/tagging/"
+    files = [option(call, "--tagging_file") for call in recipe.calls()]
+    assert files == [tagging, f"{tagging}a.b.npz", tagging, tagging]
+
+
 @pytest.mark.parametrize(
     "spelling",
     [
@@ -163,6 +198,9 @@ def test_spellings_of_an_option(recipe, spelling):
         (["--folds", "1,2"], ["--folds 1,2"]),
         (["--folds", "1 2 1"], ["--folds", "twice"]),
         (["--folds", ""], ["--folds"]),
+        (["--folds", "1 test"], ["--folds 1 test", "the word test"]),
+        (["--folds", "valid"], ["--folds valid", "the word test"]),
+        (["--seeds", "test"], ["--seeds test: not numbers separated by blanks\n"]),
         (["--opts", "train.lr"], ["--opts train.lr", "pairs"]),
         (["--gpus", "0", "--nproc", "2"], ["--gpus 0", "--nproc 2"]),
         (["--gpus", "0;1"], ["--gpus 0;1"]),

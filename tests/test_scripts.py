@@ -20,14 +20,24 @@ def no_paddle(tmp_path):
     "name, options, words",
     [
         ("train", "", "required: --config, --data, --fold, --exp"),
-        ("train", "--config {yaml} --data {folder} --fold one --exp {folder}/e", "--fold: invalid int value: 'one'"),
+        ("train", "--config {yaml} --data {folder} --fold one --exp {folder}/e", "--fold one: neither the number of"),
         ("train", "--config nowhere.yaml --data {folder} --fold 1 --exp {folder}/e", "nowhere.yaml: no such config"),
         ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e", "manifest.jsonl: no such file"),
         ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e --opts train.lr high", "train.lr"),
         ("train", "--config {yaml} --data {folder} --fold 1 --exp {folder}/e --device tpu", "invalid choice: 'tpu'"),
+        ("train", "{classic} --opts classic.classifier knn", "classic.classifier knn: no network"),
+        ("train_classic", "", "required: --config, --data, --fold, --exp"),
+        ("train_classic", "{classic}", "classic.classifier is none: choose one of knn"),
+        ("train_classic", "{classic} --classifier knn", "manifest.jsonl: no such file"),
+        ("train_classic", "{classic} --classifier net", "--classifier: invalid choice: 'net'"),
+        ("train_classic", "{classic} --classifier knn --extend true", "--extend true: a classic baseline has"),
+        ("evaluate", "--model nowhere --data {folder} --fold train", "--fold train: neither the number of"),
         ("evaluate", "--model nowhere --data {folder}", "nowhere/model.json: no such file"),
         ("evaluate", "--mode nowhere --data {folder}", "required: --model"),
         ("summarize", "--exp {folder} --folds 1", "fold1/metrics.json: no such file"),
+        ("summarize", "--exp {folder} --folds test", "test/metrics.json: no such file"),
+        ("audio_tag", "a.wav --engine onnxruntime --device gpu", "--engine onnxruntime: computes on the CPU"),
+        ("audio_tag", "a.wav --engine tensorflow", "--engine: invalid choice: 'tensorflow'"),
         ("audio_tag", "--model nowhere --wav a.wav", "nowhere: neither"),
         ("audio_tag", "--sample_duration long", "--sample_duration: invalid float value: 'long'"),
         ("audio_tag", "--model mn04_as --wav a.wav", "fetch_weights.py mn04_as"),
@@ -44,7 +54,8 @@ def no_paddle(tmp_path):
 )
 def test_a_mistake_is_one_line_before_paddle_is_imported(script, no_paddle, tmp_path, name, options, words):
     (tmp_path / "empty.yaml").write_text("")
-    options = options.format(yaml=tmp_path / "empty.yaml", folder=tmp_path).split()
+    classic = f"--config {tmp_path}/empty.yaml --data {tmp_path} --fold 1 --exp {tmp_path}/e"
+    options = options.format(yaml=tmp_path / "empty.yaml", folder=tmp_path, classic=classic).split()
     done = script(f"local/{name}.py", *options, PYTHONPATH=no_paddle, PADDLETAG_HOME=str(tmp_path / "cache"))
     *usage, line = done.stderr.splitlines()
     assert done.returncode == 2, done.stderr
@@ -53,7 +64,7 @@ def test_a_mistake_is_one_line_before_paddle_is_imported(script, no_paddle, tmp_
     assert not (tmp_path / "e").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "summarize", "audio_tag", "parse_result"])
+@pytest.mark.parametrize("name", ["train", "train_classic", "evaluate", "summarize", "audio_tag", "parse_result"])
 def test_help(script, no_paddle, name):
     done = script(f"local/{name}.py", "--help", PYTHONPATH=no_paddle)
     assert done.returncode == 0 and "--help" in done.stdout and done.stderr == ""

@@ -34,6 +34,7 @@ def exp(tmp_path, weights):
         checkpoint.save_model(exp / f"fold{fold}", weights, {**meta, "machine": "a laptop, 2 cores"})
         sha256 = checkpoint.read_meta(exp / f"fold{fold}")["sha256"]
         metrics = {"fold": fold, "model": sha256, "accuracy": accuracy, "n": 80, "confused": CONFUSED[fold]}
+        metrics["accuracy_ci"] = [accuracy - 0.05, min(1, accuracy + 0.03)]
         (exp / f"fold{fold}" / "metrics.json").write_text(json.dumps(metrics))
     return exp
 
@@ -50,7 +51,7 @@ def test_mean_and_sample_standard_deviation(exp):
     assert f"**Accuracy (%) {mean:.2f} ± {deviation:.2f} over 3 folds**" in text and "95.00 ± 5.00" in text
     assert "# Results: mn04\n" in text
     assert "```bash\nbash run.sh --config conf/mn04.yaml\n```\n" in text  # once, though it made three folds
-    assert "| 2 | 90.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
+    assert "| 2 | 90.00 | 85.00 to 93.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
 
 
 def test_confused_pairs_are_added_up(exp):
@@ -63,7 +64,7 @@ def test_confused_pairs_are_added_up(exp):
 def test_one_fold_says_so(exp):
     call("summarize", "--exp", exp, "--folds", 1, 1)
     text = (exp / "RESULTS.md").read_text()
-    assert "**Accuracy (%) 95.00 on fold 1 alone**" in text and "±" not in text
+    assert "**Accuracy (%) 95.00 on fold 1 alone (95 % interval: 90.00 to 98.00)**" in text and "±" not in text
 
 
 def test_seeds_have_a_mean_of_their_means(exp):
@@ -77,7 +78,7 @@ def test_seeds_have_a_mean_of_their_means(exp):
     text = (exp / "RESULTS.md").read_text()
     deviation = statistics.stdev([92.5, 97.5])
     assert f"**Accuracy (%) 95.00 ± {deviation:.2f} over 2 seeds of 2 folds (92.50, 97.50)**" in text
-    assert "| Seed | Fold held out |" in text and "| 5 | 2 | 95.00 | 80 | 63 |" in text
+    assert "| Seed | Fold held out |" in text and "| 5 | 2 | 95.00 | 85.00 to 93.00 | 80 | 63 |" in text
     change(exp / "seed5" / "fold2" / "model.json", run=run(2, seed=5, epochs=7))
     assert "train.epochs was 10, is 7" in refusal("summarize", "--exp", exp, "--folds", 1, 2, "--seeds", 0, 5)
 
@@ -107,3 +108,43 @@ def test_a_fold_that_is_missing(exp):
     assert "fold7/metrics.json: no such file: evaluate fold 7 first" in refusal(
         "summarize", "--exp", exp, "--folds", 1, 7
     )
+
+
+def test_a_split_has_its_name(exp):
+    (exp / "fold1").rename(exp / "test")
+    change(exp / "test" / "model.json", run=run("test", select="best"))
+    call("summarize", "--exp", exp, "--folds", "test")
+    text = (exp / "RESULTS.md").read_text()
+    assert "**Accuracy (%) 95.00 on the test split (95 % interval: 90.00 to 98.00)**" in text
+    assert "| Split | Accuracy (%) |" in text and "| test | 95.00 |" in text
+    assert "The epoch was chosen on the valid split, not on the test split." in text
+    shutil.rmtree(exp / "test")
+    line = refusal("summarize", "--exp", exp, "--folds", "test")
+    assert "test/metrics.json: no such file: evaluate test first" in line
+
+
+def test_what_is_said_of_how_a_model_was_chosen(exp):
+    said = {}
+    for name, values in (
+        ("last", {"run": run(1)}),
+        ("best", {"run": run(1, select="best", validation=0.1)}),
+        ("classic", {"run": run(1), "classic": {"classifier": "svm"}}),
+    ):
+        change(exp / "fold1" / "model.json", **values)
+        call("summarize", "--exp", exp, "--folds", 1)
+        said[name] = (exp / "RESULTS.md").read_text()
+    assert "The config fixes the epochs" in said["last"] and "no fold was looked at" in said["last"]
+    assert "chosen on clips of the training folds (train.validation), not on the fold held out" in said["best"]
+    assert "epoch" not in said["classic"].partition("<details>")[0]
+    assert "The classifier was fitted without the clips of the fold held out." in said["classic"]
+
+
+def test_what_could_not_be_measured(exp):
+    for fold, value in ((1, 0.5), (2, None)):
+        change(exp / f"fold{fold}" / "model.json", task="multi_label")
+        interval = None if value is None else [0.45, 0.5678]
+        change(exp / f"fold{fold}" / "metrics.json", mAP=value, mAP_ci=interval)
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+    text = (exp / "RESULTS.md").read_text()
+    assert "**No mAP of fold 2: no label has clips both with and without it**" in text
+    assert "| 1 | 0.5000 | 0.4500 to 0.5678 | 80 | 62 |" in text and "| 2 | - | - | 80 | 63 |" in text

@@ -18,6 +18,7 @@ import scipy.special
 import soundfile
 from conftest import ROOT
 from paddletag import audio, checkpoint, engine, frontend, manifest, models, runtime, shards, tagging, weights
+from paddletag.onnx_engine import EXPORT
 from prepared import LABELS, SECONDS, call, prepare, refusal, settings, tone
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
@@ -208,8 +209,11 @@ def test_a_long_clip_is_the_mean_of_its_windows(model, tmp_path, monkeypatch):
 
 
 def test_embeddings(model, scene):
-    predict = tagging.predictor(model, "multi_label", embeddings=True)
+    predict, passes = tagging.predictor(model, "multi_label", embeddings=True), []
+    hook = model.features.register_forward_post_hook(lambda *_: passes.append(1))
     ((_, found),) = tagging.tag(predict, META, frontend.MN, [scene], 0.5)
+    hook.remove()
+    assert passes == [1]  # for scores and embeddings of the one batch
     with paddle.no_grad():
         logits_of = model.classifier[2:](paddle.to_tensor(found["embeddings"])).numpy()
     assert found["embeddings"].shape == (5, 96)
@@ -358,6 +362,27 @@ def test_script_prints_without_a_folder(trained, scene, tmp_path, monkeypatch, c
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["start"], row["end"], len(row["tags"])) for row in rows] == [(0, 1, 1), (1, 2, 1), (2, 2.5, 1)]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("window", [0, 0.5])
+def test_engines_agree_and_onnxruntime_needs_no_paddle(trained, scene, script, tmp_path, monkeypatch, window):
+    for package in EXPORT:
+        pytest.importorskip(package)
+    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path / "home"))
+    words = ("--model", trained / "fold2", scene, "--sample_duration", window, "--embeddings", "--output_dir")
+    for engine_name in ("paddle", "onnxruntime"):
+        call("audio_tag", *words, tmp_path / engine_name, "--engine", engine_name)
+    (tmp_path / "python" / "paddle").mkdir(parents=True)
+    (tmp_path / "python" / "paddle" / "__init__.py").write_text("raise SystemExit('paddle was imported')\n")
+    env = {"PYTHONPATH": str(tmp_path / "python"), "PADDLETAG_HOME": str(tmp_path / "home")}
+    done = script("local/audio_tag.py", *words, tmp_path / "alone", "--engine", "onnxruntime", **env)
+    assert done.returncode == 0, done.stderr
+    paddles, *others = (np.load(tmp_path / name / "scene.npz") for name in ("paddle", "onnxruntime", "alone"))
+    assert paddles["scores"].shape == (5 if window else 1, 2)
+    for other in others:
+        assert set(other) == set(paddles) and (other["start"] == paddles["start"]).all()
+        np.testing.assert_allclose(other["scores"], paddles["scores"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(other["embeddings"], paddles["embeddings"], rtol=0, atol=1e-4)
 
 
 def test_script_refuses_embeddings_that_it_would_not_write(trained, scene):

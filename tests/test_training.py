@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import paddle
 import pytest
 from paddletag import checkpoint, dataset, engine, frontend, manifest, models, shards
-from prepared import SECONDS, call, prepare, refusal, settings
+from prepared import LABELS, SECONDS, call, prepare, refusal, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 
@@ -216,6 +217,77 @@ def test_the_best_epoch_on_validation_is_kept(data, tmp_path):
     assert (found.argmax(1) == targets.argmax(1)).mean() == pytest.approx(max(scores))
     loss = -np.log((found * targets).sum(1)).mean()
     assert loss == pytest.approx(rows[scores.index(max(scores))]["valid_loss"], rel=1e-4)
+
+
+def split(data, folder, keep=lambda record: True):
+    """`data` with splits in the place of folds 1, 2, 3: test, valid, train, of the clips that `keep` lets pass."""
+    shutil.copytree(data, folder)
+    records = [{**record, "split": ["test", "valid", "train"][record["fold"] - 1]} for record in manifest.read(data)[0]]
+    for record in records:
+        del record["fold"]
+    manifest.write(folder, [record for record in records if keep(record)], LABELS, [])
+    return folder
+
+
+def held_out(data, exp, *opts):
+    return "--config", data / "tiny.yaml", "--data", data, "--fold", "test", "--exp", exp, "--opts", *opts
+
+
+def test_data_with_splits(data, tmp_path):
+    splits = split(data, tmp_path / "data")
+    call("train", *held_out(splits, tmp_path / "best", "train.select", "best", "train.epochs", "6"))
+    scores = [row["valid_accuracy"] for row in history(tmp_path / "best")]
+    assert checkpoint.read_meta(tmp_path / "best")["trained"]["best_epoch"] == scores.index(max(scores)) + 1
+    model, meta = checkpoint.load_model(tmp_path / "best")
+    assert meta["run"]["fold"] == "test"
+    records, labels = manifest.read(splits)
+    validation = [record for record in records if record["split"] == "valid"]
+    features = shards.open_features(splits, frontend.MN, SECONDS, records)
+    found = engine.evaluate(model, validation, features, "single_label", SECONDS, 4)
+    assert (found.argmax(1) == dataset.multi_hot(validation, labels).argmax(1)).mean() == pytest.approx(max(scores))
+
+    line = refusal("evaluate", "--model", tmp_path / "best", "--data", splits, "--fold", "valid")
+    assert "--fold valid" in line and "test it on test alone" in line
+    call("evaluate", "--model", tmp_path / "best", "--data", splits)
+    told = json.loads((tmp_path / "best" / "metrics.json").read_text())
+    assert (told["fold"], told["n"]) == ("test", 8)
+    with np.load(tmp_path / "best" / "scores.npz") as file:
+        assert {id[0] for id in file["ids"].tolist()} == {"1"}
+
+
+def test_what_validates_is_never_trained_on(data, tmp_path):
+    for name, keep in (("with", lambda record: True), ("without", lambda record: record["split"] != "valid")):
+        call("train", *held_out(split(data, tmp_path / name, keep), tmp_path / f"exp {name}"))
+    assert same(*(weights(tmp_path / f"exp {name}") for name in ("with", "without")))
+    rows = history(tmp_path / "exp with")
+    assert "valid_loss" in rows[0] and "valid_loss" not in history(tmp_path / "exp without")[0]
+
+
+def test_a_fold_that_does_not_fit_the_data(data, tmp_path):
+    splits = split(data, tmp_path / "data")
+    assert "the data has splits, not folds" in refusal("train", *arguments(splits, tmp_path / "e"))
+    assert "fold test: no such fold in the data; there are: 1" in refusal("train", *held_out(data, tmp_path / "e"))
+    line = refusal("train", *held_out(splits, tmp_path / "e", "train.validation", "0.3"))
+    assert "train.validation 0.3" in line and "its split valid" in line
+    assert not (tmp_path / "e").exists()
+
+
+def test_validation_clips_without_a_mean_average_precision(data, tmp_path, capsys):
+    """Where all clips have the one label, and none the other."""
+    splits = split(data, tmp_path / "data", lambda record: record["split"] == "train" or record["labels"] == ["low"])
+    opts = ("task", "multi_label", "train.epochs", "2")
+    line = refusal("train", *held_out(splits, tmp_path / "best", *opts, "train.select", "best"))
+    assert "train.select best: the 4 clips to validate on have no mAP" in line
+    call("train", *held_out(splits, tmp_path / "last", *opts))
+    assert "valid_loss" in history(tmp_path / "last")[0] and "valid_mAP" not in history(tmp_path / "last")[0]
+    call("evaluate", "--model", tmp_path / "last", "--data", splits)
+    assert "test: no mAP on 4 clips" in capsys.readouterr().out
+    assert json.loads((tmp_path / "last" / "metrics.json").read_text())["mAP"] is None
+
+
+def test_a_classic_config_is_refused(data, tmp_path):
+    line = refusal("train", *arguments(data, tmp_path, "classic.classifier", "knn"))
+    assert "classic.classifier knn" in line and "train_classic.py" in line
 
 
 def test_what_cannot_be_done_on_a_cpu_is_refused(data, tmp_path):

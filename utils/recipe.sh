@@ -47,7 +47,7 @@ default() { # default NAME VALUE HELP: an option that all recipes have, unless r
 default data "" "folder for the manifest and the features; empty: data/ in the recipe's folder"
 default exp "" "folder for models and results; empty: exp/<name of the config>/ there"
 default opts "" "settings that override the config, e.g. \"train.epochs 2 train.lr 1e-3\""
-default folds "1" "folds to hold out, one model each"
+default folds "1" "folds to hold out, one model each; test: the split test, of data with splits"
 default seeds "" "seeds to train each fold with, e.g. \"0 1 2\"; empty: the config's alone"
 default extend false "true: a finished run may go on to more train.epochs"
 default tta 1 "copies of each clip, rolled in time, whose scores stage 3 averages"
@@ -111,7 +111,8 @@ read -r -a seed_list <<<"$seeds" || true
 for name in fold seed; do
   declare -n list=${name}_list all=${name}s
   for value in "${list[@]}"; do
-    [[ $value =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "--${name}s $all: not numbers separated by blanks"
+    [[ $value =~ ^(0|[1-9][0-9]{0,8})$ || $name$all == foldtest ]] ||
+      die "--${name}s $all: not numbers separated by blanks$([[ $name == seed ]] || echo ", nor the word test")"
   done
   [[ -z $(printf '%s\n' "${list[@]}" | sort | uniq -d) ]] || die "--${name}s $all: the same $name twice"
 done
@@ -139,6 +140,8 @@ data=${data:-$PWD/data}
 config_name=${config##*/}
 exp=${exp:-$PWD/exp/${config_name%.*}}
 export RECIPE_CALLER=$caller # for paths in --opts
+trainer=train # the script of stage 2
+! grep -qs '^classic:' -- "$config" || trainer=train_classic
 
 # ---------------------------------------------------------------------------------------- devices, processes, Python
 
@@ -254,8 +257,8 @@ trap 'exit 129' HUP
 stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER <= --stop-stage
   ((stage <= $1 && $1 <= stop_stage)) || return 0
   [[ $3 == launch || $node_rank == 0 ]] || return 0 # the other nodes meet node 0 in its next launch
-  step="stage $1: $2${fold:+ (${seed:+seed $seed, }fold $fold)}"
-  job=$2${seed:+.seed$seed}${fold:+.fold$fold}
+  step="stage $1: $2${fold:+ ($said)}"
+  job=$2${seed:+.seed$seed}${fold:+.$place}
   log=$exp/log/$job
   ((nnodes == 1)) || log+=.node$node_rank
   if [[ $dry_run == true ]]; then echo "# $step"; else echo "== $step"; fi
@@ -288,12 +291,14 @@ each_fold() { # each_fold FUNCTION: call it for every fold and seed, --jobs of t
 
 choose() { # choose "FOLD SEED": set what belongs to that run
   read -r fold seed <<<"$1"
-  model=$exp${seed:+/seed$seed}/fold$fold
+  place=fold$fold said="${seed:+seed $seed, }fold $fold"
+  [[ $fold != test ]] || place=test said="${seed:+seed $seed, }test"
+  model=$exp${seed:+/seed$seed}/$place
 }
 
-labelled() { # run a function, "fold N | " before each of its lines
+labelled() { # run a function, "fold N | " or "test | " before each of its lines
   export PADDLETAG_PROGRESS=0 # bars of several folds would overwrite each other
-  "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/${seed:+seed $seed, }fold $fold | /")
+  "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/$said | /")
 }
 
 reap() { # forget the children that ended; one that failed ends the run, by set -e

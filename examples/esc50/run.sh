@@ -20,7 +20,7 @@ wav=                  # sound to tag in stage 4; empty: a clip of the fold that 
 . ../../utils/recipe.sh
 
 train_and_evaluate() {
-  stage 2 train launch "$local/train.py" --config "$config" --data "$data" --fold "$fold" --exp "$model" \
+  stage 2 train launch "$local/$trainer.py" --config "$config" --data "$data" --fold "$fold" --exp "$model" \
     --extend "$extend" --device "$device" "${overrides[@]}"
   stage 3 evaluate launch "$local/evaluate.py" --model "$model" --data "$data" --tta "$tta" --device "$device"
 }
@@ -31,5 +31,7 @@ each_fold train_and_evaluate
 stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}" --seeds "${seed_list[@]}"
 stage 4 tag "$python" "$local/audio_tag.py" --model "$model" --wav "$wav" --data "$data" \
   --output_dir "$exp/tagging" --device "$device"
-tagged=${wav##*/}
-stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging/${tagged:+${tagged%.*}.npz}" --top_k 5 --output_dir "$exp/tagging"
+tagged=${wav##*/} # a folder's results are many, and so may be those of clips
+[[ ! -d $wav ]] || tagged=
+stage 5 parse "$python" "$local/parse_result.py" --tagging_file "$exp/tagging/${tagged:+${tagged%.*}.npz}" --top_k 5 \
+  --output_dir "$exp/tagging"

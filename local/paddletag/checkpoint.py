@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from paddletag import classic, frontend, models, runtime, weights
+from paddletag import classic, frontend, manifest, models, runtime, weights
 from paddletag import config as configs
 from paddletag.runtime import UserError
 
@@ -98,6 +98,45 @@ def differences(before, now, prefix=""):
             yield from differences(old, new, "" if key == "config" else f"{name}.")
         elif old != new and name not in configs.NOT_IN_RESULT:
             yield f"{name} was {old!r}, is {new!r}"
+
+
+def finished(exp, run, extend=False):
+    """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way.
+
+    extend: a run that was trained for fewer epochs is not finished, and goes on from its last checkpoint.
+    """
+    done, checkpoints = (exp / META).exists(), exp / "checkpoints"
+    if done:
+        before = read_meta(exp)["run"]
+    elif (checkpoints / "last.safetensors").exists():
+        before = runtime.read_json(checkpoints / "run.json", f"remove {checkpoints} to train from the start")
+    else:
+        return False
+    now = run if run["weights"] else {**run, "weights": before.get("weights")}
+    epochs, wanted = before["config"]["train"]["epochs"], run["config"]["train"]["epochs"]
+    longer = extend and wanted > epochs
+    if longer:
+        now = {**now, "config": {**now["config"], "train": {**now["config"]["train"], "epochs": epochs}}}
+    changed = list(differences(before, now))
+    if changed:
+        hint = ""
+        if not extend and wanted > epochs and len(changed) == 1:
+            hint = " (--extend true goes on from its last checkpoint)"
+        raise UserError(
+            f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove it{hint}"
+        )
+    if longer and not (checkpoints / "last.safetensors").exists():
+        raise UserError(f"{checkpoints / 'last.safetensors'}: no such file: there is nothing to extend")
+    return done and not longer and (exp / MODEL).exists()
+
+
+def refuse_leaking_weights(file, fold, data):
+    """UserError for weights that were fine-tuned on clips of the fold that is to be held out, or chosen by them."""
+    if file and (file.parent / META).exists():
+        before = read_meta(file.parent)["run"]
+        if before.get("data") == data and before.get("fold") != fold:
+            met = f"{file} has met {manifest.words(fold)} of this data"
+            raise UserError(f"model.weights: {met}: no test would mean anything")
 
 
 def save_weights(path, model):

@@ -89,9 +89,13 @@ class Classic:
         return self.backbone.embed(x) if self.backbone else paddle.to_tensor(statistics(x.squeeze(1).numpy()))
 
     def __call__(self, x):
+        return self.classify(self.embed(x))
+
+    def classify(self, embedding):
+        """The logits of what `embed` gives."""
         import paddle
 
-        found = scores(self.classifier, self.arrays, self.embed(x).numpy())
+        found = scores(self.classifier, self.arrays, embedding.numpy())
         return paddle.to_tensor(np.log(np.maximum(found, 1e-30)).astype(np.float32))
 
     def to_arrays(self):

@@ -81,7 +81,7 @@ _C.train.amp = "O0"  # O0 | O1 | O2: Paddle's levels of mixed precision, on GPUs
 _C.train.amp_dtype = "bfloat16"  # bfloat16 | float16 (with loss scaling)
 _C.train.max_bad_steps = 20  # steps in a row whose loss or gradient is not finite: skipped, then the run stops
 _C.train.validation = 0.0  # share of the training clips (whole groups) to validate every epoch on
-_C.train.select = "last"  # last | best: the epoch with the best score on train.validation
+_C.train.select = "last"  # last | best: the epoch with the best score on train.validation, or on the data's split valid
 _C.train.seed = 0
 _C.train.workers = 0  # loader processes per rank; 0: load in the training process
 _C.train.log_freq = 10  # steps between two lines of the log
@@ -271,8 +271,6 @@ def _check(config, path):
     for key in ("data.max_missing", "train.final_lr", "train.layer_decay", "augment.wavmix"):
         if get(key) > 1:
             raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
-    if config.train.select == "best" and not config.train.validation:
-        raise UserError(f"{path}: train.select best needs train.validation, a share of the training clips to select on")
     if config.train.amp == "O2" and config.train.frozen_epochs:
         raise UserError(f"{path}: train.frozen_epochs goes with train.amp O0 or O1, not with O2")
     if config.augment.wavmix and not config.features.online:

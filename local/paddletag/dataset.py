@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from paddletag.augment import augment, crop, mixup
+from paddletag.frontend import window_starts
 from paddletag.runtime import UserError
 
 
@@ -24,16 +25,6 @@ def multi_hot(records, labels):
     for row, record in enumerate(records):
         targets[row, [index[name] for name in record["labels"]]] = 1
     return targets
-
-
-def window_starts(frames, length):
-    """Where the windows of `length` frames begin that cover a clip of `frames` frames: evenly spaced, int [W].
-
-    They follow one another where the clip is a multiple of the window, and overlap else. Up to a twentieth of a
-    window beyond a whole number of them is not worth another one, and is left out.
-    """
-    count = max(1, int(np.ceil(frames / length - 0.05)))
-    return np.round(np.linspace(0, max(frames - length, 0), count)).astype(int)
 
 
 def balanced(records, generator):

@@ -12,7 +12,7 @@ from paddle import nn
 
 from paddletag import engine, losses, runtime, tagging
 from paddletag.frontend_layer import LogMel
-from paddletag.onnx_engine import fixed_length, session
+from paddletag.onnx_engine import fixed_length, refuse_classic, session
 from paddletag.runtime import UserError
 
 OPSET = 17
@@ -37,17 +37,7 @@ class Exported(nn.Layer):
         if self.log_mel is not None:
             x = self.log_mel(x)
         embedding = self.model.embed(engine.to_input(self.model, x))
-        return losses.activation(self.task, classify(self.model, embedding)), embedding
-
-
-def classify(model, embedding):
-    """Embeddings [B, D] -> logits [B, C]: what `forward` of every backbone does after `embed`, when not training.
-
-    (`forward` would compute the embedding again, which onnxruntime does not remove from a graph.)
-    """
-    head = getattr(model, model.head[0].partition(".")[0])
-    pooled = isinstance(head, nn.Sequential) and isinstance(head[0], nn.AdaptiveAvgPool2D)  # MN: takes a map
-    return head(embedding.unsqueeze([2, 3]) if pooled else embedding)
+        return losses.activation(self.task, self.model.classify(embedding)), embedding
 
 
 def save_onnx(model, meta, path, waveform=True, frames=None):
@@ -114,7 +104,8 @@ def information(model, meta):
 
 
 def _trace(model, meta, folder, waveform, frames):
-    """The paths of the program and the weights that paddle writes of `model`."""
+    """The paths of the program and the weights that paddle writes of `model`. UserError for a classic one."""
+    refuse_classic(meta)
     length, front_end = frames, model.front_end
     if waveform and fixed_length(meta["backbone"]):
         length = front_end.samples(meta["clip_seconds"])

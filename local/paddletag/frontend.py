@@ -183,6 +183,16 @@ def from_dict(settings):
     return FrontEnd(**settings)
 
 
+def window_starts(frames, length):
+    """Where the windows of `length` frames begin that cover a clip of `frames` frames: evenly spaced, int [W].
+
+    They follow one another where the clip is a multiple of the window, and overlap else. Up to a twentieth of a
+    window beyond a whole number of them is not worth another one, and is left out.
+    """
+    count = max(1, int(np.ceil(frames / length - 0.05)))
+    return np.round(np.linspace(0, max(frames - length, 0), count)).astype(int)
+
+
 def _kaldi_bank(front_end):
     """Kaldi's bank (mel-computations.cc): triangles in mel, edges equally spaced, and zero in the Nyquist bin."""
 

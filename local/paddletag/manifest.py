@@ -42,7 +42,7 @@ def check(records, labels, listed=False):
     for record in records:
         here = side(record)
         if record["id"] in seen:
-            where = "twice" if seen[record["id"]] == here else f"in {_words(seen[record['id']])} and in {here}"
+            where = "twice" if seen[record["id"]] == here else f"in {words(seen[record['id']])} and in {here}"
             raise UserError(f"{record['audio']}: the id {record['id']!r} stands {where}: ids must be unique")
         seen[record["id"]] = here
         for name in record["labels"]:
@@ -70,12 +70,13 @@ def check(records, labels, listed=False):
             )
         if len(sides[name]) == 1 and not splits:
             raise UserError(
-                f"data.label: {name!r} occurs in {_words(*sides[name])} only: a model tested on that fold would never"
+                f"data.label: {name!r} occurs in {words(*sides[name])} only: a model tested on that fold would never"
                 " have met it; give it clips in other folds, or leave it out"
             )
 
 
-def _words(side):
+def words(side):
+    """A side as texts call it: fold 1, or test."""
     return side if isinstance(side, str) else f"fold {side}"
 
 

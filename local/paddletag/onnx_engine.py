@@ -28,6 +28,7 @@ def predictor(source, embeddings=False):
     """
     need("onnxruntime")
     meta = checkpoint.describe(source)
+    refuse_classic(meta)
     path = Path(source) / checkpoint.MODEL
     if Path(source).is_dir() and (wrong := download.mismatch(path, meta["sha256"])):
         raise UserError(f"{path}: damaged or half copied: {wrong}")
@@ -52,6 +53,12 @@ def need(*packages):
     """UserError that names those of `packages` that are not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)}: not installed here: run bash tools/install.sh")
+
+
+def refuse_classic(meta):
+    """UserError for a classic model, which has no graph."""
+    if "classic" in meta:
+        raise UserError(f"{meta['backbone']}: a classic model is no network: it has no graph to export")
 
 
 def fixed_length(backbone):

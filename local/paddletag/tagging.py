@@ -14,6 +14,7 @@ import threading
 import numpy as np
 
 from paddletag import audio
+from paddletag.frontend import window_starts
 from paddletag.runtime import UserError, progress
 
 IN_MEMORY = 2**24  # bytes of rows that are kept there; what is more goes to a temporary file
@@ -26,14 +27,13 @@ def predictor(model, task, embeddings=False):
     """
     import paddle
 
-    from paddletag import engine
+    from paddletag import engine, losses
 
     def predict(log_mel):
-        found = {"scores": next(engine.predict(model, [(None, log_mel)], task))[1]}
-        if embeddings:
-            with paddle.no_grad():
-                found["embeddings"] = model.embed(engine.to_input(model, paddle.to_tensor(log_mel))).numpy()
-        return found
+        with paddle.no_grad():
+            embedding = model.embed(engine.to_input(model, paddle.to_tensor(log_mel)))
+            scores = losses.activation(task, model.classify(embedding).astype("float32"))
+        return {"scores": scores.numpy(), **({"embeddings": embedding.numpy()} if embeddings else {})}
 
     return predict
 
@@ -223,8 +223,6 @@ class Clip:
         return ()
 
     def flush(self):
-        from paddletag.dataset import window_starts  # imports paddle
-
         self.frames.append(self.log_mel.finish(self.least))
         for start in window_starts(len(self.frames), self.length):
             yield self.frames[start : start + self.length]

@@ -164,7 +164,12 @@ def train(model, config, records, labels, features, exp, validation=()):
             with average.swap() if average else contextlib.nullcontext():
                 model.eval()
                 row.update(validate(learner.scores(validation), dataset.multi_hot(validation, labels), labels, task))
-                chosen = row[f"valid_{SCORE[task]}"]
+                chosen = row.get(f"valid_{SCORE[task]}")
+                if settings.select == "best" and chosen is None:
+                    raise UserError(
+                        f"train.select best: the {len(validation)} clips to validate on have no {SCORE[task]}: no label"
+                        " has clips both with and without it: set aside more of them (train.validation), or select last"
+                    )
                 if settings.select == "best" and chosen > state.get("best", (0, -1.0))[1]:
                     state["best"] = (epoch + 1, chosen)
                     if rank == 0:
@@ -282,13 +287,13 @@ def finite(model):
 
 
 def validate(scores, targets, labels, task):
-    """The columns of history.csv that validation adds."""
+    """The columns of history.csv that validation adds; no score where no label has clips both with and without it."""
     loss = -np.log(np.maximum((scores * targets).sum(1), 1e-12)).mean() if task == "single_label" else None
     if loss is None:
         p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
         loss = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
-    score = SCORE[task]
-    return {"valid_loss": float(loss), f"valid_{score}": metrics.evaluate(task, scores, targets, labels)[score]}
+    score = metrics.evaluate(task, scores, targets, labels, intervals=False)[SCORE[task]]
+    return {"valid_loss": float(loss), **({} if score is None else {f"valid_{SCORE[task]}": score})}
 
 
 def _statistics(state):

@@ -30,7 +30,7 @@ class Entry:
     module: str  # the file in this folder; its class `cls` takes num_classes and `options`
     cls: str
     front_end: frontend.FrontEnd
-    embedding: int  # D of `embed(x)`, [B, D]
+    embedding: int  # D of `embed(x)`, [B, D], of which `classify` makes the logits
     url: str  # of the authors' file
     options: dict = field(default_factory=dict)
     any_mels: bool = False  # whether another number of mel bands fits the weights
@@ -156,6 +156,8 @@ def weights_path(config):
 def warn_of_missing_weights(config):
     """Say early what stage 2 would stop at."""
     entry(config.model.name)
+    if config.classic.classifier != "none" and config.classic.features == "mfcc":
+        return  # no backbone takes part
     try:
         weights_path(config)
     except UserError as error:

@@ -138,7 +138,10 @@ class AST(nn.Layer):
         return [tokens, *(f"v.blocks.{n}." for n in range(len(self.v.blocks)))]
 
     def forward(self, x):
-        return self.mlp_head(self.embed(x))
+        return self.classify(self.embed(x))
+
+    def classify(self, embedding):
+        return self.mlp_head(embedding)
 
     def embed(self, x):
         """[B, 1, T, 128] -> [B, 768]: the mean of the two tokens after the last norm, before the head's own norm."""

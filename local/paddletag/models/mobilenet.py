@@ -129,10 +129,13 @@ class MN(nn.Layer):
         return [f"features.{n}." for n in range(len(self.features))]
 
     def forward(self, x):
-        return self.classifier(self.features(x))
+        return self.classify(self.embed(x))
 
     def embed(self, x):
         return global_mean(self.features(x))
+
+    def classify(self, embedding):
+        return self.classifier(embedding.unsqueeze([2, 3]))  # whose first layer pools
 
 
 def convert(arrays):

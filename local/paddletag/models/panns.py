@@ -37,7 +37,10 @@ class PANN:
         return ["bn0.", *(f"conv_block{n}." for n in range(1, self.blocks + 1)), "fc1."]
 
     def forward(self, x):
-        return self.fc_audioset(F.dropout(self.embed(x), 0.5, training=self.training))
+        return self.classify(self.embed(x))
+
+    def classify(self, embedding):
+        return self.fc_audioset(F.dropout(embedding, 0.5, training=self.training))
 
     def embed(self, x):
         missing = 2**self.poolings - x.shape[2]
