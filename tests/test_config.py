@@ -150,7 +150,7 @@ def test_a_loaded_config_cannot_be_changed(load):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parts[-3]}/{path.name}")
 def test_the_recipes_configs_load(path):
-    assert config.load(path).data.metadata
+    assert config.load(path).data.audio
 
 
 def test_paths_are_found_where_the_user_stands(tmp_path, monkeypatch):

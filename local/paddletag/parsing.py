@@ -179,7 +179,7 @@ def events(arrays, threshold=THRESHOLD, low=None, min_duration=0.0, min_gap=0.0,
         return []
     threshold = np.broadcast_to(np.asarray(threshold, scores.dtype), scores.shape[1])  # 0.7 must reach a float32's 0.7
     low = threshold if low is None else np.broadcast_to(np.asarray(low, scores.dtype), scores.shape[1])
-    onsets, offsets = _cells(start, end)
+    onsets, offsets = cells(start, end)
     hop = np.median(offsets - onsets)
     narrow = (0.5 - overlap) * (end - start).max()
     found = []
@@ -202,7 +202,7 @@ def events(arrays, threshold=THRESHOLD, low=None, min_duration=0.0, min_gap=0.0,
     return sorted(found, key=lambda event: (event["onset"], event["offset"]))
 
 
-def _cells(start, end):
+def cells(start, end):
     """What each window speaks for: (from [N], to [N]) in seconds, touching halfway between windows' centres."""
     centre = start + (end - start).max() / 2  # stage 4 cuts the ends of the padded windows to the file's
     edges = np.concatenate([start[:1], (centre[1:] + centre[:-1]) / 2, [end.max()]]).clip(max=end.max())

@@ -48,7 +48,7 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=False)
     order = np.argsort(-peaks, kind="stable")
     count = max(CLASSES, int((peaks >= np.float32(threshold)).sum()))
     kept, left_out = order[:count], order[count:]
-    onsets, offsets = parsing._cells(arrays["start"], arrays["end"])
+    onsets, offsets = parsing.cells(arrays["start"], arrays["end"])
     data = {
         "file": Path(sound).name,
         "seconds": seconds,
