@@ -30,7 +30,6 @@ def train(model, config, records, labels, features, exp, validation=()):
     last, best = checkpoints / "last.safetensors", checkpoints / "best.safetensors"
 
     learner = (Probe if config.model["freeze"] == "all" else Whole)(model, config, [*records, *validation], features)
-    targets = dataset.multi_hot(records, labels)
 
     def batches_of(epoch):
         frames, front_end = learner.frames, model.front_end
@@ -47,7 +46,7 @@ def train(model, config, records, labels, features, exp, validation=()):
     scaler = paddle.amp.GradScaler(enable=settings.amp != "O0" and settings.amp_dtype == "float16")
     weights = None
     if settings.class_weights == "balanced":
-        weights = paddle.to_tensor(losses.class_weights(targets))
+        weights = paddle.to_tensor(losses.class_weights(dataset.multi_hot(records, labels)))
     distributed.broadcast_(list(model.state_dict().values()))
     average = optim.Average(model, settings.ema) if settings.ema else None
     state = {"epoch": 0, "step": 0, "seconds": 0.0, "sums": [0.0, 0.0, 0], "skipped": 0, "in_a_row": 0, "history": []}
