@@ -197,7 +197,7 @@ def test_latency_at_real_time(shared, backbone, record_property):
         process.reader.join()
     events = [(when - began, json.loads(line)) for when, line in process.lines]
     when, event = next((when, event) for when, event in events if "rooster" in event["label"])
-    record_property("latency", when - first)
+    record_property("latency", float(when - first))
     print(f"latency {when - first:.2f} s, of which {when - event['time']:.3f} s are the program's")
     assert event["kind"] == "onset" and when - first < 1.5
     assert when - event["time"] < 0.5  # from the end of the window to the line
