@@ -50,11 +50,14 @@ def main():
         raise UserError(f"{source}: holds no tagging results: run stage 4 first")
     for file in files:
         arrays = parsing.read(file, args.label_file, seconds=args.time == "seconds" or set(args.format) != {"text"})
-        for ending, content in parse(arrays, args).items():
+        best, texts = parse(arrays, args)
+        for ending, content in texts.items():
             place = file.parent.relative_to(source) if source.is_dir() else ""
             output = Path(args.output_dir) / place / f"{file.stem}{ending}"
             runtime.write_text(output, content)
             log.info("Saved tagging labels to %s", output)
+        for label, score in best:
+            print(f"  {score:6.3f}  {label}")
 
 
 def check(args, event_options, parser):
@@ -75,7 +78,7 @@ def check(args, event_options, parser):
 
 
 def parse(arrays, args):
-    """{ending: text} of a result in every format that is asked for. Prints the labels that are highest on average."""
+    """([(label, score)] of what is highest on average, {ending: text} of a result in every format asked for)."""
     high = parsing.thresholds(args.threshold or [], arrays["labels"])
     low = parsing.thresholds(args.low_threshold or [], arrays["labels"], default=high)
     for label, start, last in zip(arrays["labels"], high, low, strict=True):
@@ -85,9 +88,7 @@ def parse(arrays, args):
     scores = parsing.median(arrays["scores"][:, columns], args.median)
     arrays = {**arrays, "labels": arrays["labels"][columns], "scores": scores}
     smoothed = {**arrays, "scores": parsing.smooth(scores, args.smooth_size)}
-    for label, score in parsing.top_k(scores.mean(0), arrays["labels"], args.top_k):
-        print(f"  {score:6.3f}  {label}")
-    texts = {}
+    best, texts = parsing.top_k(scores.mean(0), arrays["labels"], args.top_k), {}
     if "text" in args.format:
         time = "start" if args.time == "seconds" else "time"
         texts[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
@@ -95,7 +96,7 @@ def parse(arrays, args):
         options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
         events = parsing.events(smoothed if args.smooth else arrays, high[columns], low[columns], **options)
         texts |= {EVENTS[name][0]: EVENTS[name][1](events) for name in args.format if name != "text"}
-    return texts
+    return best, texts
 
 
 if __name__ == "__main__":

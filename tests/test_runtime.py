@@ -2,7 +2,9 @@
 
 import errno
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from paddletag import runtime
@@ -144,3 +146,15 @@ def test_the_log_goes_to_the_console_and_is_appended_to_a_file(tmp_path, capsys)
     out = capsys.readouterr().out
     assert "run 1" in out and "a warning" in out and "of rank 1" not in out
     runtime.log.handlers.clear()
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
+    (tmp_path / "talk.py").write_text(
+        "from paddletag import runtime\n\n\ndef main():\n    for n in range(100_000):\n        print(n)\n\n\nruntime.run(main)\n"
+    )
+    command = f'set -o pipefail; "{sys.executable}" "{tmp_path / "talk.py"}" | head -n 1'
+    local = str(Path(__file__).resolve().parents[1] / "local")
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": local}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")

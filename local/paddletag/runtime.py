@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import tempfile
 from importlib import metadata
@@ -52,12 +53,15 @@ def flag(text):
 
 
 def run(main):
-    """Run `main()` and exit: 0, or 2 with one line for what the user can mend, or 130 on Ctrl-C."""
+    """Run `main()` and exit: 0, or 2 with one line for what the user can mend, 130 on Ctrl-C, 141 where none reads."""
     name = Path(sys.argv[0]).name
     try:
         main()
     except UserError as error:
         sys.exit(_fail(name, error))
+    except BrokenPipeError:  # who read our output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
