@@ -149,9 +149,8 @@ def test_the_log_goes_to_the_console_and_is_appended_to_a_file(tmp_path, capsys)
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
-    (tmp_path / "talk.py").write_text(
-        "from paddletag import runtime\n\n\ndef main():\n    for n in range(100_000):\n        print(n)\n\n\nruntime.run(main)\n"
-    )
+    talk = "from paddletag import runtime\nruntime.run(lambda: [print(n) for n in range(100_000)])\n"
+    (tmp_path / "talk.py").write_text(talk)
     command = f'set -o pipefail; "{sys.executable}" "{tmp_path / "talk.py"}" | head -n 1'
     local = str(Path(__file__).resolve().parents[1] / "local")
     done = subprocess.run(
