@@ -229,15 +229,11 @@ def tell(events, as_json):
 
 
 def write(text, file=None):
-    """Print; end in silence when nobody reads any more."""
+    """Print, now."""
     from tqdm import tqdm  # a line printed past its bar would tear it
 
-    try:
-        tqdm.write(text, file=file or sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at the end
-        sys.exit(0)
+    tqdm.write(text, file=file or sys.stdout)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

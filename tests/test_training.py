@@ -409,3 +409,15 @@ def test_the_log_line_is_the_ecosystems(data, tmp_path):
     )
     assert re.search(line, (tmp_path / "train.log").read_text(), re.M)
     assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_checkpoints_within_an_epoch_do_not_flatter_the_throughput(data, tmp_path, monkeypatch):
+    """With a slow reader the last step's line must count all of the epoch, and the run's seconds nothing twice."""
+    item = dataset.TrainBatches.__getitem__
+    monkeypatch.setattr(dataset.TrainBatches, "__getitem__", lambda self, k: (time.sleep(0.2), item(self, k))[1])
+    train(data, tmp_path, "train.save_steps", "1", "train.epochs", "1", "train.log_freq", "1")
+    costs = re.findall(r"batch_cost=([\d.]+)", (tmp_path / "train.log").read_text())
+    assert len(costs) == 4 and all(float(cost) >= 0.2 for cost in costs)
+    (row,) = history(tmp_path)
+    seconds = checkpoint.read_meta(tmp_path)["trained"]["seconds"]
+    assert row["seconds"] >= 0.8 and seconds == pytest.approx(row["seconds"], abs=0.3)

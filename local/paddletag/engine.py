@@ -11,12 +11,17 @@ def to_input(model, log_mel):
     return (log_mel.transpose([0, 2, 1]) if model.layout == "FT" else log_mel).unsqueeze(1)
 
 
+def score(model, log_mel, task):
+    """Log-mels [B, T, M] -> (scores float32 [B, C], embedding [B, D]). The model must be in evaluation mode."""
+    with paddle.no_grad():
+        embedding = model.embed(to_input(model, paddle.to_tensor(log_mel)))
+        return losses.activation(task, model.classify(embedding).astype("float32")).numpy(), embedding.numpy()
+
+
 def predict(model, batches, task):
-    """Scores of batches of windows: yields (keys, scores float32 [B, C]). The model must be in evaluation mode."""
+    """Scores of batches of windows: yields (keys, scores float32 [B, C]), with the caller's gradients left on."""
     for keys, log_mel in batches:
-        with paddle.no_grad():  # around the call alone: a generator that waits would switch off its caller's gradients
-            logits = model(to_input(model, paddle.to_tensor(log_mel)))
-            scores = losses.activation(task, logits.astype("float32")).numpy()
+        scores, _ = score(model, log_mel, task)
         yield keys, scores
 
 

@@ -25,15 +25,11 @@ def predictor(model, task, embeddings=False):
 
     It is all that tagging needs of a model: another engine is another such function.
     """
-    import paddle
-
-    from paddletag import engine, losses
+    from paddletag import engine  # imports paddle
 
     def predict(log_mel):
-        with paddle.no_grad():
-            embedding = model.embed(engine.to_input(model, paddle.to_tensor(log_mel)))
-            scores = losses.activation(task, model.classify(embedding).astype("float32"))
-        return {"scores": scores.numpy(), **({"embeddings": embedding.numpy()} if embeddings else {})}
+        scores, embedding = engine.score(model, log_mel, task)
+        return {"scores": scores, **({"embeddings": embedding} if embeddings else {})}
 
     return predict
 

@@ -82,6 +82,7 @@ def train(model, config, records, labels, features, exp, validation=()):
             net = paddle.DataParallel(learner.net) if ranks > 1 and not held else learner.net
         train_mode(model)
         started, first, reader = time.perf_counter(), state["step"], 0.0
+        booked = started  # up to when state["seconds"] has counted
         loss_sum, correct, seen = state["sums"]
         bar = runtime.progress(total=steps, initial=first, desc=f"epoch {epoch + 1}/{settings.epochs}", unit="step")
         batches = iter(dataset.loader(batches_of(epoch), settings.workers, first * settings.accumulate))
@@ -149,7 +150,7 @@ def train(model, config, records, labels, features, exp, validation=()):
                     scalars.add(now + 1, values)
             if settings.save_steps and (step + 1) % settings.save_steps == 0 and step + 1 < steps:
                 loss_sum, correct, seen = _total([loss_sum, correct, seen])
-                spent, started = time.perf_counter() - started, time.perf_counter()
+                spent, booked = time.perf_counter() - booked, time.perf_counter()
                 state.update(step=step + 1, sums=[loss_sum, correct, seen], seconds=state["seconds"] + spent)
                 save()
         bar.close()
@@ -177,7 +178,7 @@ def train(model, config, records, labels, features, exp, validation=()):
             log.log(EVAL, "Epoch=%d/%d, %d clips to validate on: %s", epoch + 1, settings.epochs, len(validation), text)
         row.update(skipped=state["skipped"], seconds=round(time.perf_counter() - started, 2))
         state.update(epoch=epoch + 1, step=0, sums=[0.0, 0.0, 0], history=[*state["history"], row])
-        state["seconds"] += time.perf_counter() - started
+        state["seconds"] += time.perf_counter() - booked
         if rank == 0:  # before the checkpoint: after a death in between, both are written again
             history.write(exp / "history.csv", state["history"])
             scalars.add((epoch + 1) * steps, {key: row[key] for key in row if key.startswith("valid_")})
