@@ -64,8 +64,8 @@ def main():
 
         matrix = metrics.confusion(scores, targets)
         found["confused"] = metrics.most_confused(matrix, labels)
-        with runtime.atomic(output / "confusion.png") as temporary:
-            plots.confusion(temporary, matrix, labels, f"{where.capitalize()}: {headline(found)}")
+        title = f"{where.capitalize()}: {headline(found)}"
+        plots.save(plots.confusion(matrix, labels, title), output / "confusion.png")
     runtime.write_json(metrics_file, {**told, **found})
     log.log(EVAL, "%s: %s%s; wrote %s", where, headline(found), interval(found), metrics_file)
 

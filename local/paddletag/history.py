@@ -39,8 +39,7 @@ def picture(path, rows):
     """Draw the rows as a PNG."""
     from paddletag import plots  # matplotlib takes its time
 
-    with runtime.atomic(path) as temporary:
-        plots.learning_curve(temporary, rows)
+    plots.save(plots.learning_curve(rows), path)
 
 
 class Scalars:
