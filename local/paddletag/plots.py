@@ -62,7 +62,7 @@ def spectrogram(values, seconds, frequencies, unit="dB", title=""):
 
 
 def filter_bank(bank, sample_rate, every=8, title=""):
-    """A filter bank [n_fft / 2 + 1, n_mels], as `FrontEnd.mel_bank`, over kHz: the weights of every so many-th filter."""
+    """A filter bank [n_fft / 2 + 1, n_mels], as `FrontEnd.mel_bank`: every so many-th filter, over kHz."""
     frequencies = np.linspace(0, sample_rate / 2, len(bank)) / 1000
     with _style():
         figure, axes = _axes(2.2, title)
