@@ -1,4 +1,8 @@
-"""Stage 3: trained models and the fold that they were not trained on -> metrics.json, scores.npz, confusion.png."""
+"""Stage 3: trained models and the fold that they were not trained on -> metrics.json and what to look at.
+
+scores.npz holds every clip's scores, confusion.png the confusion matrix (of one label per clip); report.html shows all
+of it in a browser, with the sound of the mistakes.
+"""
 
 from pathlib import Path
 
@@ -35,13 +39,14 @@ def main():
     members = [open_features(args.data, meta, records) for meta in metas]
     data = "-".join([manifest.digest(records), *dict.fromkeys(features.digest(records) for features in members)])
     told = {"fold": fold, "model": "+".join(meta["sha256"] for meta in metas), "data": data, "tta": args.tta}
-    metrics_file, scores_file = output / "metrics.json", output / "scores.npz"
-    before = runtime.read_json(metrics_file, "") if metrics_file.exists() and scores_file.exists() else {}
+    metrics_file, scores_file, report_file = (output / name for name in ("metrics.json", "scores.npz", "report.html"))
+    done = all(file.exists() for file in (metrics_file, scores_file, report_file))
+    before = runtime.read_json(metrics_file, "") if done else {}
     if {key: before.get(key) for key in told} == told:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
 
-    from paddletag import dataset, engine, metrics
+    from paddletag import dataset, engine, metrics, report
 
     distributed.init(args.device)
     scores = 0
@@ -56,9 +61,10 @@ def main():
         return
     targets, where = dataset.multi_hot(records, labels), manifest.words(fold)
     found = metrics.evaluate(meta["task"], scores, targets, labels)
+    arrays = {"ids": np.array([record["id"] for record in records]), "scores": scores, "targets": targets}
+    arrays["labels"] = np.array(labels)
     with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:
-        ids = np.array([record["id"] for record in records])
-        np.savez_compressed(file, ids=ids, scores=scores, targets=targets, labels=np.array(labels))
+        np.savez_compressed(file, **arrays)
     if meta["task"] == "single_label":
         from paddletag import plots
 
@@ -66,8 +72,11 @@ def main():
         found["confused"] = metrics.most_confused(matrix, labels)
         title = f"{where.capitalize()}: {headline(found)}"
         plots.save(plots.confusion(matrix, labels, title), output / "confusion.png")
-    runtime.write_json(metrics_file, {**told, **found})
-    log.log(EVAL, "%s: %s%s; wrote %s", where, headline(found), interval(found), metrics_file)
+    found = {**told, **found}
+    page = report.evaluation_page({"metrics": found, **arrays}, folders, records, output)
+    runtime.write_text(report_file, page)
+    runtime.write_json(metrics_file, found)  # the last: it says that all are there
+    log.log(EVAL, "%s: %s%s; wrote %s and %s", where, headline(found), interval(found), metrics_file, report_file.name)
 
 
 def check(folder, meta, fold, data, digest, labels):

@@ -5,6 +5,7 @@ Text is smoothed unless --smooth says False; events are not unless it says True,
 
 from pathlib import Path
 
+import numpy as np
 from paddletag import parsing, runtime
 from paddletag.runtime import UserError, log
 
@@ -31,6 +32,9 @@ def main():
     parser.add_argument("--median", type=int, default=1, help="odd number of windows of a median filter; 1: none")
     parser.add_argument("--smooth", type=boolean, help="mean over the last windows: True or False")
     parser.add_argument("--smooth_size", type=int, default=5, help="number of windows of that mean")
+    words = "also an HTML file with the sound and its events; it begins with the threshold of most classes"
+    parser.add_argument("--report", action="store_true", help=words)
+    parser.add_argument("--audio", help="the file that was tagged, for --report; default: where it was then")
     text = parser.add_argument_group("text")
     text.add_argument("--top_k", type=int, default=10, help="labels per window")
     text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
@@ -48,14 +52,18 @@ def main():
     files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
     if not files:
         raise UserError(f"{source}: holds no tagging results: run stage 4 first")
+    if args.audio and len(files) > 1:
+        raise UserError(f"--audio {args.audio}: is one file, but {source} holds {len(files)} results")
     for file in files:
-        arrays = parsing.read(file, args.label_file, seconds=args.time == "seconds" or set(args.format) != {"text"})
-        best, texts = parse(arrays, args)
+        seconds = args.time == "seconds" or args.report or set(args.format) != {"text"}
+        arrays = parsing.read(file, args.label_file, seconds)
+        place = file.parent.relative_to(source) if source.is_dir() else ""
+        folder = Path(args.output_dir) / place
+        best, texts = parse(arrays, args, file, folder)
         for ending, content in texts.items():
-            place = file.parent.relative_to(source) if source.is_dir() else ""
-            output = Path(args.output_dir) / place / f"{file.stem}{ending}"
+            output = folder / f"{file.stem}{ending}"
             runtime.write_text(output, content)
-            log.info("Saved tagging labels to %s", output)
+            log.info("Saved %s to %s", "the report" if ending == ".html" else "tagging labels", output)
         for label, score in best:
             print(f"  {score:6.3f}  {label}")
 
@@ -72,13 +80,19 @@ def check(args, event_options, parser):
             raise UserError(f"--{name} {getattr(args, name)}: must be a number of seconds")
     if not 0 < args.overlap <= 1:
         raise UserError(f"--overlap {args.overlap}: must be above 0 and at most 1")
+    if args.audio and not args.report:
+        raise UserError(f"--audio {args.audio}: is for --report")
     unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
+    unused = [name for name in unused if not (args.report and name == "threshold")]
     if unused and set(args.format) == {"text"}:
         raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity")
 
 
-def parse(arrays, args):
-    """([(label, score)] of what is highest on average, {ending: text} of a result in every format asked for)."""
+def parse(arrays, args, file, folder):
+    """([(label, score)] of what is highest on average, {ending: text} of a result in every format asked for).
+
+    arrays: those of the result `file`; `folder` is where the texts will lie.
+    """
     high = parsing.thresholds(args.threshold or [], arrays["labels"])
     low = parsing.thresholds(args.low_threshold or [], arrays["labels"], default=high)
     for label, start, last in zip(arrays["labels"], high, low, strict=True):
@@ -92,9 +106,15 @@ def parse(arrays, args):
     if "text" in args.format:
         time = "start" if args.time == "seconds" else "time"
         texts[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
+    arrays = smoothed if args.smooth else arrays
+    if args.report:
+        from paddletag import report
+
+        sound = args.audio or parsing.sound_file(arrays, file)
+        texts[".html"] = report.tagging_page(arrays, sound, folder, float(np.median(high[columns])))
     if set(args.format) != {"text"}:
         options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
-        events = parsing.events(smoothed if args.smooth else arrays, high[columns], low[columns], **options)
+        events = parsing.events(arrays, high[columns], low[columns], **options)
         texts |= {EVENTS[name][0]: EVENTS[name][1](events) for name in args.format if name != "text"}
     return best, texts
 

@@ -11,10 +11,11 @@ def main():
     parser.add_argument("source", help="npz file of stage 4, or folder of a model that was evaluated (stage 3)")
     parser.add_argument("--out", help="the file to write; default: report.html in the model's folder, or here")
     tagged = parser.add_argument_group("a tagging result")
-    tagged.add_argument("--audio", help="the file that was tagged")
+    tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
     tagged.add_argument("--threshold", type=float, default=parsing.THRESHOLD, help="of the scores, to begin with")
     tagged.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
-    tagged.add_argument("--link", action="store_true", help="refer to the sound, beside the report, not embed it")
+    words = f"embed the sound (0.6 MB a minute), or refer to it; default: embed up to {report.EMBEDDED / 60:g} minutes"
+    tagged.add_argument("--sound", choices=["embed", "link"], help=words)
     model = parser.add_argument_group("an evaluated model")
     model.add_argument("--data", help="the prepared folder, for the clips' sound")
     model.add_argument("--clips", type=int, default=report.CLIPS, help="mistakes whose sound is embedded")
@@ -26,12 +27,15 @@ def main():
     check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions], parser)
     if is_model:
         records, _ = manifest.read(args.data)
-        text = report.evaluation_page(source, records, output.parent, args.clips)
+        evaluation = report.read_evaluation(source)
+        text = report.evaluation_page(evaluation, [source], records, output.parent, args.clips)
     else:
         arrays = parsing.read(source, seconds=True)
         columns = parsing.choose(arrays["labels"], args.classes)
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
-        text = report.tagging_page(arrays, args.audio, output.parent, args.threshold, args.link)
+        link = {"link": True, "embed": False}.get(args.sound)
+        sound = args.audio or parsing.sound_file(arrays, source)
+        text = report.tagging_page(arrays, sound, output.parent, args.threshold, link)
     runtime.write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
@@ -42,9 +46,8 @@ def check(args, output, others, parser):
     kind = "the folder of a model" if Path(args.source).is_dir() else "a tagging result"
     if unused:
         raise UserError(f"--{unused[0]}: {args.source} is {kind}, for which it has no meaning")
-    needed, what = ("data", "prepared folder") if Path(args.source).is_dir() else ("audio", "sound file")
-    if not getattr(args, needed):
-        raise UserError(f"--{needed} is missing: name the {what} of {args.source}")
+    if Path(args.source).is_dir() and not args.data:
+        raise UserError(f"--data is missing: name the prepared folder of {args.source}")
     if not 0 < args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold:g}: must lie between 0 and 1")
     if args.clips < 0:

@@ -1,6 +1,8 @@
 """A prepared folder of short tones for tests of what comes after stage 1, and scripts called in this process."""
 
 import importlib
+import json
+import re
 import sys
 
 import numpy as np
@@ -47,6 +49,13 @@ def settings(folder, *opts):
     path = folder / "tiny.yaml"
     path.write_text(YAML)
     return path, config.load(path, opts)
+
+
+def report_data(path):
+    """What a report holds: the JSON in its HTML."""
+    html = path.read_text(encoding="utf-8")
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    return json.loads(text)
 
 
 def call(script, *args):

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import prepared
 import pytest
 from conftest import ROOT
 from paddletag import weights
@@ -50,6 +51,12 @@ def test_esc50_on_toy_data(esc50):
         assert right.mean() == pytest.approx(metrics["accuracy"])
         assert all(id.startswith("1-") for id in scores["ids"].tolist())  # the fold that was held out, and no other
     assert (fold / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    report = prepared.report_data(fold / "report.html")
+    assert report["metrics"] == metrics
+    assert len(report["history"]["loss"]) == report["about"]["run"]["config"]["train"]["epochs"]
+    wrong = [clip for clip in report["clips"] if clip["top"][0][0] not in clip["labels"]]
+    assert len(wrong) == round(96 * (1 - metrics["accuracy"])) and all("sound" in clip for clip in wrong)
+    assert all((fold / clip["audio"].split("#")[0]).is_file() for clip in report["clips"] if clip not in wrong)
     results = (esc50 / "e" / "RESULTS.md").read_text()
     assert f"{100 * metrics['accuracy']:.2f} on fold 1 alone" in results
     assert "--config conf/toy.yaml --raw toy" in results  # the command that made them

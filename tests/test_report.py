@@ -156,10 +156,59 @@ def test_a_class_that_reaches_the_threshold_is_not_left_out(tagged, tmp_path):
 
 
 def test_a_link_leads_to_the_sound(tagged, tmp_path):
-    data = write_tagging(tagged, tmp_path / "sub" / "r.html", "--link").data
+    data = write_tagging(tagged, tmp_path / "sub" / "r.html", "--sound", "link").data
     assert "sound" not in data
     assert (tmp_path / "sub" / urllib.parse.unquote(data["audio"])).resolve() == tagged[1].resolve()
     assert not set("<>\"'# \n") & set(data["audio"])
+
+
+def test_long_sound_is_referred_to_unless_told_otherwise(tagged, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "EMBEDDED", SECONDS - 0.1)
+    data = write_tagging(tagged, tmp_path / "r.html").data
+    assert "audio" in data and "sound" not in data
+    data = write_tagging(tagged, tmp_path / "r.html", "--sound", "embed").data
+    assert "sound" in data and "audio" not in data
+
+
+def test_the_parts_of_a_stream_leave_no_trace(tagged, tmp_path, monkeypatch):
+    """Peaks and picture are those of the whole sound, however it is cut while it is read."""
+    pages = []
+    for block, peaks in ((2**18, 400), (997, 400), (2**18, 399)):
+        monkeypatch.setattr("paddletag.audio.BLOCK", block)
+        monkeypatch.setattr(report, "PEAKS", peaks)
+        monkeypatch.setattr(report, "COLUMNS", 20)
+        pages.append(write_tagging(tagged, tmp_path / "r.html").data)
+    assert pages[0]["peaks"] == pages[1]["peaks"] != pages[2]["peaks"]
+    assert pages[0]["spectrogram"] == pages[1]["spectrogram"]
+    wave, _ = soundfile.read(tagged[1])
+    parts = np.abs(wave[: 400 * 320]).reshape(400, 320).max(1)
+    np.testing.assert_allclose(pages[0]["peaks"], parts, atol=1e-3)
+
+
+def test_stage_5_makes_a_report(tagged, tmp_path):
+    _, sound, arrays = tagged
+    source = np.array(json.dumps([str(sound.resolve()), 1, 2, 2.0, 0.3]) + " zero")
+    (tmp_path / "tags" / "sub").mkdir(parents=True)
+    np.savez(tmp_path / "tags" / "sub" / "a.npz", **arrays, source=source)
+    out = tmp_path / "out"
+    options = ["--output_dir", out, "--report", "--classes", "class 1*", "--median", 3]
+    prepared.call("parse_result", "--tagging_file", tmp_path / "tags", *options, "--threshold", "0.2", "class 10=0.6")
+    data = Page((out / "sub" / "a.html").read_text(encoding="utf-8")).data
+    shown = np.frombuffer(base64.b64decode(data["scores"]), "<f4").reshape(len(data["labels"]), -1).T
+    columns = parsing.choose(arrays["labels"], data["labels"])
+    order = [list(arrays["labels"]).index(label) for label in data["labels"]]
+    assert sorted(order) == columns.tolist() and len(order) == 11
+    np.testing.assert_array_equal(shown, parsing.median(arrays["scores"], 3)[:, order])
+    assert data["threshold"] == 0.2 and (out / "sub" / "a.txt").exists()
+    assert prepared.refusal("parse_result", "--tagging_file", out, "--audio", sound, "--output_dir", out)
+    single = tmp_path / "tags" / "sub" / "a.npz"
+    said = prepared.refusal("parse_result", "--tagging_file", single, "--audio", sound, "--output_dir", out)
+    assert "is for --report" in said
+    np.savez(tmp_path / "tags" / "b.npz", **arrays)
+    said = prepared.refusal("parse_result", "--tagging_file", tmp_path / "tags", *options, "--audio", sound)
+    assert "is one file" in said
+    prepared.call("parse_result", "--tagging_file", tmp_path / "tags" / "b.npz", *options, "--audio", sound)
+    assert Page((out / "b.html").read_text(encoding="utf-8")).data["file"] == sound.name
 
 
 @pytest.mark.parametrize("kind", ["tagging", "evaluation"])
@@ -215,7 +264,10 @@ def test_an_evaluation_report_holds_the_mistakes(evaluated, task):
 def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     npz, sound, _ = tagged
     output = tmp_path / "r.html"
-    assert "--audio is missing" in prepared.refusal("report", npz, "--out", output)
+    assert "does not say which file it is of: name it with --audio" in prepared.refusal("report", npz, "--out", output)
+    gone = tmp_path / "gone.npz"
+    np.savez(gone, **tagged[2], source=np.array(json.dumps([str(tmp_path / "none.wav"), 1, 2, 0, 0]) + " zero"))
+    assert "none.wav, which is no longer there" in prepared.refusal("report", gone, "--out", output)
     assert "--clips" in prepared.refusal("report", npz, "--audio", sound, "--clips", 3, "--out", output)
     assert "--threshold 2" in prepared.refusal("report", npz, "--audio", sound, "--threshold", 2, "--out", output)
     short = tmp_path / "short.wav"
@@ -228,7 +280,7 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     assert "not numbers" in prepared.refusal("report", broken, "--audio", sound, "--out", output)
     model, data, _, _ = evaluated("single_label")
     assert "--data is missing" in prepared.refusal("report", model, "--out", output)
-    assert "--link" in prepared.refusal("report", model, "--data", data, "--link", "--out", output)
+    assert "--sound" in prepared.refusal("report", model, "--data", data, "--sound", "link", "--out", output)
     (model / "scores.npz").write_bytes(b"no")
     assert "damaged" in prepared.refusal("report", model, "--data", data, "--out", output)
     results = json.loads((model / "metrics.json").read_text())
@@ -331,7 +383,7 @@ def test_a_tagging_report_in_a_browser(browser, tagged, tmp_path):
     assert page.faults == [] and page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("options", [(), ("--link",)])
+@pytest.mark.parametrize("options", [(), ("--sound", "link")])
 def test_a_click_plays_from_there(browser, tagged, tmp_path, options):
     write_tagging(tagged, tmp_path / "r.html", *options)
     page = browser(tmp_path / "r.html")

@@ -17,7 +17,7 @@ import numpy as np
 import paddle
 import pytest
 from paddletag import checkpoint, dataset, engine, frontend, manifest, models, shards
-from prepared import LABELS, SECONDS, call, prepare, refusal, settings
+from prepared import LABELS, SECONDS, call, prepare, refusal, report_data, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 
@@ -330,6 +330,12 @@ def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
         np.testing.assert_allclose(file["scores"], expected, atol=1e-6)
     told = json.loads((tmp_path / "both" / "metrics.json").read_text())
     assert told["tta"] == 2 and told["fold"] == 1 and not (tmp_path / "a" / "metrics.json").exists()
+    page = report_data(tmp_path / "both" / "report.html")
+    assert page["metrics"] == told and page["model"] == "mn01_as" and page["history"] == {}
+    assert [about["run"]["config"]["train"]["seed"] for about in page["about"]] == [ord("a"), ord("b")]
+    (tmp_path / "both" / "report.html").unlink()
+    call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
+    assert report_data(tmp_path / "both" / "report.html")["metrics"] == told
     assert "--tta 0" in refusal("evaluate", *both, "--tta", "0", "--output_dir", tmp_path / "none")
 
 

@@ -2,7 +2,7 @@
 # Make a fresh clone work: .venv in the repository's root, with the versions of requirements.lock.
 #   bash tools/install.sh [--dev] [--parity] [--gpu [CUDA]] [--python PATH]
 #
-#   --dev           also what the tests need (pytest, ruff)
+#   --dev           also what the tests need (pytest, ruff, Jupyter's kernel, playwright, ffmpeg)
 #   --parity        also the PyTorch implementations that some tests compare with (Python 3.11 and 3.12, CPU)
 #   --gpu [CUDA]    Paddle's wheel for NVIDIA GPUs in place of the one for the CPU; CUDA is cu118, cu126 (default),
 #                   cu129 or cu130, whichever your driver can run (nvidia-smi names its CUDA version)
@@ -88,7 +88,11 @@ from importlib import metadata
 
 MODULES = """paddle paddleaudio paddlespeech.cls.models safetensors.paddle numpy scipy.fft soundfile soxr pyarrow
 yacs.config yaml sklearn.metrics matplotlib tqdm paddle2onnx onnx onnxruntime paddletag.runtime""".split()
-EXTRAS = {"dev": ["pytest", "xdist"], "parity": ["torch", "torchlibrosa.stft", "transformers"]}
+EXTRAS = {  # package: module
+    "dev": {"pytest": "pytest", "pytest-xdist": "xdist", "nbclient": "nbclient", "ipykernel": "ipykernel",
+            "playwright": "playwright.sync_api", "imageio-ffmpeg": "imageio_ffmpeg"},
+    "parity": {"torch": "torch", "torchlibrosa": "torchlibrosa.stft", "transformers": "transformers"},
+}
 SHOWN = """paddlespeech paddleaudio numpy scipy soundfile soxr pyarrow scikit-learn safetensors matplotlib paddle2onnx
 onnxruntime pytest ruff torch transformers""".split()
 
@@ -105,7 +109,7 @@ def main(kind, extras):
         pin = Requirement(text)
         if pin.marker and not pin.marker.evaluate():
             continue
-        modules += [name for name in EXTRAS.get(extra, []) if name.partition(".")[0] == pin.name]
+        modules += [module for name, module in EXTRAS.get(extra, {}).items() if name == pin.name]
         name = "paddlepaddle-gpu" if pin.name == "paddlepaddle" and kind != "cpu" else pin.name
         installed[name] = metadata.version(name)
         if installed[name] not in pin.specifier:

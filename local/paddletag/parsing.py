@@ -51,6 +51,17 @@ def read(path, label_file=None, seconds=False):
     return arrays
 
 
+def sound_file(arrays, path):
+    """The path of the sound that a tagging result, read from `path`, is of. UserError if it is no longer there."""
+    try:
+        sound = Path(json.JSONDecoder().raw_decode(str(arrays["source"]))[0][0])
+    except (KeyError, ValueError, IndexError, TypeError):  # PaddleAudio's, or of a pipe
+        raise UserError(f"{path}: does not say which file it is of: name it with --audio") from None
+    if not sound.is_file():
+        raise UserError(f"{path}: is of {sound}, which is no longer there: name the file with --audio")
+    return sound
+
+
 def _lines(path):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

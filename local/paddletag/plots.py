@@ -223,8 +223,7 @@ def _axes(height, title, width=WIDTH):
 
 def _name(text, length=40):
     """A label for a picture: one line, of a length that leaves room for the picture."""
-    text = " ".join(str(text).split())
-    text = text if text.isprintable() else ascii(text)[1:-1]
+    text = runtime.one_line(text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 

@@ -17,32 +17,36 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from paddletag import audio, checkpoint, frontend, parsing, runtime, tagging
+from paddletag import audio, checkpoint, frontend, manifest, parsing, runtime, tagging
 from paddletag.runtime import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
 FRONT_END = frontend.MN  # its log-mel is the picture, its rate the sound's
 CLASSES = 40  # in a tagging report: those with the highest peaks; more if more reach the threshold
 PEAKS, COLUMNS = 4000, 3000  # points of the waveform, columns of the spectrogram, at most
+EMBEDDED = 20 * 60.0  # seconds of sound that a tagging report holds; longer sound is referred to
 CLIPS, CLIP_SECONDS = 40, 10.0  # embedded in an evaluation report: how many mistakes, and how much of each
 TOP = 5  # labels of a clip
+TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decoders differ
 _LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
 
 
-def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=False):
+def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
     """The HTML of a tagging result (as `parsing.read` gives it, with seconds) and the file `sound` that it is of.
 
     threshold: of the scores, to begin with. link: refer to the sound by its path from `folder`, where the report will
-    lie, instead of embedding it as Ogg Vorbis (some 0.6 MB a minute). AudioError for a sound that cannot be read;
-    UserError for one that is not as long as the result, and for a result without scores.
+    lie, instead of embedding it as Ogg Vorbis (some 0.6 MB a minute); None: refer to what is longer than EMBEDDED.
+    AudioError for a sound that cannot be read; UserError for one that is not as long as the result, and for a result
+    without scores.
     """
     scores = np.asarray(arrays["scores"], "<f4")
     if not scores.size or not np.isfinite(scores).all():
         where = runtime.show(str(sound))
         raise UserError(f"{where}: its tagging holds no scores, or some that are not numbers: run stage 4 again")
-    wave, log_mel = _hear(sound)
-    seconds, tagged = len(wave) / FRONT_END.sample_rate, float(arrays["end"].max())
-    if abs(seconds - tagged) > 0.1:
+    tagged = float(arrays["end"].max())
+    link = tagged > EMBEDDED if link is None else link
+    seconds, wave, log_mel, ogg = _hear(sound, tagged, embed=not link)
+    if abs(seconds - tagged) > TOLERANCE:
         raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
     peaks = scores.max(0)
     order = np.argsort(-peaks, kind="stable")
@@ -60,20 +64,18 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=False)
         "onsets": onsets.round(6).tolist(),  # of what each window speaks for
         "offsets": offsets.round(6).tolist(),
         "threshold": threshold,
-        "peaks": _pool(np.abs(wave), PEAKS).round(3).tolist(),
+        "peaks": _pool(wave, PEAKS).round(3).tolist(),
         "spectrogram": _base64(_picture(_pool(log_mel, COLUMNS))),
         "frequencies": _frequencies(),
-        **({"audio": _address(sound, folder)} if link else {"sound": _base64(_ogg(wave))}),
+        **({"audio": _address(sound, folder)} if link else {"sound": _base64(ogg)}),
     }
     return page("tagging", f"{data['file']}: tags", data)
 
 
-def evaluation_page(folder, records, output, clips=CLIPS):
-    """The HTML of the trained and evaluated model in `folder` (stages 2 and 3).
+def read_evaluation(folder):
+    """What stage 3 wrote into the folder of a trained model: {"metrics", "ids", "scores", "targets", "labels"}.
 
-    records: those of its clips, for their sound. `clips` mistakes, those that the model is surest of, are embedded;
-    the others' sound is referred to by its path from the folder `output`, where the report will lie. A mistake is a
-    clip of which the highest label is not one of its own. UserError where results are missing or of another model.
+    UserError where it is missing, or of another model.
     """
     folder, missing = Path(folder), "evaluate the model first (stage 3)"
     metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
@@ -81,10 +83,22 @@ def evaluation_page(folder, records, output, clips=CLIPS):
         raise UserError(f"{folder / 'metrics.json'}: is of another model: {missing}")
     try:
         with np.load(folder / "scores.npz", allow_pickle=False) as file:
-            ids, scores, targets, labels = (file[name] for name in ("ids", "scores", "targets", "labels"))
+            arrays = {name: file[name] for name in ("ids", "scores", "targets", "labels")}
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
         raise UserError(f"{folder / 'scores.npz'}: {reason}: {missing}") from None
+    return {"metrics": metrics, **arrays}
+
+
+def evaluation_page(evaluation, models, records, output, clips=CLIPS):
+    """The HTML of an evaluation, as `read_evaluation` gives it, of the trained model in the folder models[0].
+
+    models: several, if the scores are the mean of theirs. records: those of the clips, for their sound. `clips`
+    mistakes, those that the model is surest of, are embedded; the others' sound is referred to by its path from the
+    folder `output`, where the report will lie. A mistake is a clip of which the highest label is not one of its own.
+    """
+    metas, metrics = [checkpoint.read_meta(folder) for folder in models], evaluation["metrics"]
+    ids, scores, targets = evaluation["ids"], evaluation["scores"], evaluation["targets"]
     known = {record["id"]: record for record in records}
     best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
     wrong = targets[np.arange(len(scores)), best[:, 0]] == 0
@@ -98,15 +112,19 @@ def evaluation_page(folder, records, output, clips=CLIPS):
         if record := known.get(row["id"]):
             row |= _clip(record, output, embed=bool(wrong[i]) and len(rows) < clips)
         rows.append(row)
+    about = [{key: value for key, value in meta.items() if key != "labels"} for meta in metas]
+    model = " + ".join(dict.fromkeys(meta["backbone"] for meta in metas))
     data = {
-        "task": meta["task"],
-        "labels": [str(label) for label in labels],
+        "model": model,
+        "side": manifest.words(metrics["fold"]),
+        "task": metas[0]["task"],
+        "labels": [str(label) for label in evaluation["labels"]],
         "metrics": metrics,
         "clips": rows,
-        "history": _history(folder / "history.csv"),
-        "about": {key: value for key, value in meta.items() if key != "labels"},
+        "history": _history(Path(models[0]) / "history.csv") if len(models) == 1 else {},
+        "about": about[0] if len(models) == 1 else about,
     }
-    return page("evaluation", f"{meta['backbone']}, fold {metrics.get('fold')}: evaluation", data)
+    return page("evaluation", f"{model}, {data['side']}: evaluation", data)
 
 
 def page(kind, title, data):
@@ -140,14 +158,43 @@ def _base64(content):
     return base64.b64encode(content).decode()
 
 
-def _hear(path):
-    """(waveform float32 [N], log-mel float16 [T, n_mels]) of a sound file, as the front end has them."""
-    stream, waves, frames = tagging.LogMelStream(FRONT_END), [], []
-    with audio.opened(path) as source:
-        for wave in source.at(FRONT_END.sample_rate):
-            waves.append(wave)
-            frames.append(stream.feed(wave).astype(np.float16))
-    return np.concatenate(waves), np.concatenate([*frames, stream.finish().astype(np.float16)])
+def _hear(path, expected, embed):
+    """(seconds, waveform's peaks [N], log-mel [T, n_mels], its bytes as Ogg Vorbis if `embed`) of a sound file.
+
+    Of a sound of `expected` seconds there are some times PEAKS and COLUMNS of both, the maxima of equal parts, however
+    long it is. What goes on beyond that is not decoded further.
+    """
+    rate, samples, ogg = FRONT_END.sample_rate, 0, io.BytesIO()
+    peaks = _Maxima(expected * rate / (8 * PEAKS))
+    frames = _Maxima(expected * rate / FRONT_END.hop_length / (8 * COLUMNS))
+    log_mel = tagging.LogMelStream(FRONT_END)
+    with audio.opened(path) as source, _ogg_file(ogg) as file:
+        for wave in source.at(rate):
+            samples += len(wave)
+            peaks.feed(np.abs(wave))
+            frames.feed(log_mel.feed(wave))
+            if embed:
+                _write(file, wave)
+            if samples / rate > expected + 60:
+                break
+    frames.feed(log_mel.finish())
+    return samples / rate, peaks.all(), frames.all(), ogg.getvalue()
+
+
+class _Maxima:
+    """The maxima of every `step` values [n, ...] of a stream of them."""
+
+    def __init__(self, step):
+        self.step, self.rest, self.found = max(1, int(step)), None, []
+
+    def feed(self, values):
+        values = values if self.rest is None else np.concatenate([self.rest, values])
+        whole = len(values) // self.step * self.step
+        self.rest = values[whole:]
+        self.found.append(values[:whole].reshape(-1, self.step, *values.shape[1:]).max(1))
+
+    def all(self):
+        return np.concatenate([*self.found, self.rest.max(0, keepdims=True)] if len(self.rest) else self.found)
 
 
 def _pool(values, columns):
@@ -162,7 +209,6 @@ def _picture(log_mel):
     from matplotlib import colormaps
     from PIL import Image  # matplotlib brings it
 
-    log_mel = log_mel.astype(np.float32)  # float16 overflows in numpy's quantile
     low, high = np.quantile(log_mel, 0.02), log_mel.max()
     shades = ((log_mel - low) / max(high - low, 1e-3)).clip(0, 1)
     image = Image.fromarray((shades * 255).astype(np.uint8).T[::-1], "P")
@@ -178,12 +224,20 @@ def _frequencies():
     return [(f, float((np.log1p(1000 * f / 700) - low) / (high - low))) for f in (1, 2, 4, 8)]
 
 
+def _ogg_file(file):
+    return soundfile.SoundFile(file, "w", FRONT_END.sample_rate, 1, "VORBIS", format="OGG")
+
+
+def _write(file, wave):
+    for begin in range(0, len(wave), FRONT_END.sample_rate):  # libsndfile overflows its stack with long writes
+        file.write(wave[begin : begin + FRONT_END.sample_rate].clip(-1, 1))
+
+
 def _ogg(wave):
     """A waveform [N] at the front end's rate as the bytes of an Ogg Vorbis file."""
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", FRONT_END.sample_rate, 1, "VORBIS", format="OGG") as sound:
-        for begin in range(0, len(wave), FRONT_END.sample_rate):  # libsndfile overflows its stack with long writes
-            sound.write(wave[begin : begin + FRONT_END.sample_rate].clip(-1, 1))
+    with _ogg_file(file) as sound:
+        _write(sound, wave)
     return file.getvalue()
 
 

@@ -20,6 +20,9 @@ from pathlib import Path
 class UserError(Exception):
     """A mistake that the user can mend. Its text is one line: which file or key, what is wrong, what to do."""
 
+    def __init__(self, text):
+        super().__init__(one_line(text))  # it names files, and a file's name may hold anything
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors."""
@@ -75,13 +78,19 @@ def run(main):
 
 
 def _fail(name, message):
-    print(f"{name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{name}: error: {one_line(message)}", file=sys.stderr)
     return 2
 
 
+def one_line(text):
+    """A text with nothing in it that a terminal would obey: white space as a blank, the rest escaped."""
+    text = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def show(name):
-    """A name for an error's text: short, and with nothing in it that a terminal would obey."""
-    return (name if name.isprintable() else ascii(name)[1:-1])[:100]
+    """A name for an error's text: short, and one line."""
+    return one_line(name[:200])[:100]
 
 
 @contextlib.contextmanager

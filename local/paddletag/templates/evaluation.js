@@ -121,19 +121,19 @@ function curve(name, epochs, values) {
 }
 
 function settings(value, prefix = "") {
-  if (value === null || typeof value !== "object" || Array.isArray(value)) {
+  const inside = (v) => v !== null && typeof v === "object" && (!Array.isArray(v) || v.some(inside));
+  if (!inside(value)) {
     return [el("tr", null, el("td", null, prefix), el("td", null, typeof value === "string" ? value : JSON.stringify(value)))];
   }
   return Object.entries(value).flatMap(([key, inner]) => settings(inner, prefix ? `${prefix}.${key}` : key));
 }
 
-const about = data.about;
 const epochs = data.history.epoch || [];
 const mistakes = clips.filter(wrong);
 const others = Object.keys(data.history).filter((key) => key !== "epoch");
 main.append(
-  head(`${about.backbone}, ${Number.isInteger(metrics.fold) ? "fold" : "split"} ${metrics.fold}`,
-    `${metrics.n} clips that the model was not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`),
+  head(`${data.model}, ${data.side}`,
+    `${metrics.n} clips that were not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`),
   section(null, el("div", { className: "figures" }, ...(single
     ? [figure("Accuracy", metrics.accuracy, metrics.accuracy_ci, " %"), figure("Macro F1", metrics.macro_f1), figure("Mistakes", mistakes.length)]
     : [figure("mAP", metrics.mAP, metrics.mAP_ci), figure("AUC", metrics.auc), figure("d-prime", metrics.d_prime)]))),
@@ -147,4 +147,4 @@ if (epochs.length) {
   main.append(section("Learning curve", el("div", { className: "curves" }, ...others.map((key) => curve(key, epochs, data.history[key])).filter(Boolean))));
 }
 main.append(el("section", null, el("details", null, el("summary", null, "Configuration"),
-  el("table", { className: "settings" }, el("tbody", null, ...settings(about))))));
+  el("table", { className: "settings" }, el("tbody", null, ...settings(data.about))))));
