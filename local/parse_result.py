@@ -1,12 +1,13 @@
-"""Stage 5: tagging results (npz) -> every window's top labels as text, or events as CSV, JSON Lines, Audacity labels.
+"""Stage 5: tagging results (npz) -> every window's top labels as text, events as CSV, JSON Lines or Audacity labels,
+the strongest labels over time as a picture (png), and a report to look at and to listen to.
 
-Text is smoothed unless --smooth says False; events are not unless it says True, since smoothing makes them late.
+Text is smoothed unless --smooth says False; the others are not unless it says True, since smoothing makes them late.
 """
 
 from pathlib import Path
 
 import numpy as np
-from paddletag import parsing, runtime
+from paddletag import parsing, plots, runtime
 from paddletag.runtime import UserError, log
 
 EVENTS = {
@@ -27,7 +28,7 @@ def main():
     parser.add_argument("--tagging_file", required=True, help="npz file of stage 4, or a folder of them")
     parser.add_argument("--label_file", default="", help="text file with a label per line, instead of those in the npz")
     parser.add_argument("--output_dir", default="output_dir", help="folder for what is written")
-    parser.add_argument("--format", nargs="+", default=["text"], choices=["text", *EVENTS], help="one or several")
+    parser.add_argument("--format", nargs="+", default=["text"], choices=["text", *EVENTS, "png"], help="one or more")
     parser.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
     parser.add_argument("--median", type=int, default=1, help="odd number of windows of a median filter; 1: none")
     parser.add_argument("--smooth", type=boolean, help="mean over the last windows: True or False")
@@ -35,8 +36,8 @@ def main():
     words = "also an HTML file with the sound and its events; it begins with the threshold of most classes"
     parser.add_argument("--report", action="store_true", help=words)
     parser.add_argument("--audio", help="the file that was tagged, for --report; default: where it was then")
+    parser.add_argument("--top_k", type=int, default=10, help="labels per window in the text; labels in the picture")
     text = parser.add_argument_group("text")
-    text.add_argument("--top_k", type=int, default=10, help="labels per window")
     text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
     event = parser.add_argument_group("events (csv, jsonl, audacity)")
     words = "a number, NAME=NUMBER, or a .yaml or .csv file of names and numbers; one or several"
@@ -59,11 +60,15 @@ def main():
         arrays = parsing.read(file, args.label_file, seconds)
         place = file.parent.relative_to(source) if source.is_dir() else ""
         folder = Path(args.output_dir) / place
-        best, texts = parse(arrays, args, file, folder)
-        for ending, content in texts.items():
+        best, results = parse(arrays, args, file, folder)
+        for ending, content in results.items():
             output = folder / f"{file.stem}{ending}"
-            runtime.write_text(output, content)
-            log.info("Saved %s to %s", "the report" if ending == ".html" else "tagging labels", output)
+            if isinstance(content, str):
+                runtime.write_text(output, content)
+            else:
+                plots.save(content, output)
+            what = {".html": "the report", ".png": "the picture"}.get(ending, "tagging labels")
+            log.info("Saved %s to %s", what, output)
         for label, score in best:
             print(f"  {score:6.3f}  {label}")
 
@@ -84,14 +89,14 @@ def check(args, event_options, parser):
         raise UserError(f"--audio {args.audio}: is for --report")
     unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
     unused = [name for name in unused if not (args.report and name == "threshold")]
-    if unused and set(args.format) == {"text"}:
+    if unused and not set(args.format) & set(EVENTS):
         raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity")
 
 
 def parse(arrays, args, file, folder):
-    """([(label, score)] of what is highest on average, {ending: text} of a result in every format asked for).
+    """([(label, score)] of what is highest on average, {ending: text or figure} of a result in every format asked for).
 
-    arrays: those of the result `file`; `folder` is where the texts will lie.
+    arrays: those of the result `file`; `folder` is where they will lie.
     """
     high = parsing.thresholds(args.threshold or [], arrays["labels"])
     low = parsing.thresholds(args.low_threshold or [], arrays["labels"], default=high)
@@ -102,21 +107,24 @@ def parse(arrays, args, file, folder):
     scores = parsing.median(arrays["scores"][:, columns], args.median)
     arrays = {**arrays, "labels": arrays["labels"][columns], "scores": scores}
     smoothed = {**arrays, "scores": parsing.smooth(scores, args.smooth_size)}
-    best, texts = parsing.top_k(scores.mean(0), arrays["labels"], args.top_k), {}
+    best, results = parsing.top_k(scores.mean(0), arrays["labels"], args.top_k), {}
     if "text" in args.format:
         time = "start" if args.time == "seconds" else "time"
-        texts[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
+        results[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
     arrays = smoothed if args.smooth else arrays
     if args.report:
-        from paddletag import report
+        from paddletag import report  # it takes longer to import than the rest
 
         sound = args.audio or parsing.sound_file(arrays, file)
-        texts[".html"] = report.tagging_page(arrays, sound, folder, float(np.median(high[columns])))
-    if set(args.format) != {"text"}:
+        results[".html"] = report.tagging_page(arrays, sound, folder, float(np.median(high[columns])))
+    if "png" in args.format:
+        times = arrays["start"], arrays["end"]
+        results[".png"] = plots.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem)
+    if wanted := [name for name in EVENTS if name in args.format]:
         options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
         events = parsing.events(arrays, high[columns], low[columns], **options)
-        texts |= {EVENTS[name][0]: EVENTS[name][1](events) for name in args.format if name != "text"}
-    return best, texts
+        results |= {EVENTS[name][0]: EVENTS[name][1](events) for name in wanted}
+    return best, results
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The end of stage 3: the metrics of all folds -> RESULTS.md, with what is needed to get them again."""
+"""The end of stage 3: the metrics of all folds -> RESULTS.md, with what is needed to get them again.
+
+confusion.png beside it is the confusion matrix of all of them together, if clips have one label.
+"""
 
 import statistics
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import yaml
 from paddletag import checkpoint, manifest, runtime
 from paddletag.runtime import UserError, log
@@ -21,7 +25,7 @@ def main():
     runtime.start_log()
     exp = Path(args.exp)
 
-    runs = []  # (seed or "", fold, metrics, meta)
+    runs, folders = [], []  # of (seed or "", fold, metrics, meta)
     for seed in dict.fromkeys(args.seeds) or [""]:
         for fold in dict.fromkeys(args.folds):  # each once
             where = manifest.words(fold)
@@ -31,6 +35,7 @@ def main():
             if metrics["model"] != meta["sha256"]:
                 raise UserError(f"{folder / 'metrics.json'}: is of an earlier model: evaluate {where} again (stage 3)")
             runs.append((seed, fold, metrics, meta))
+            folders.append(folder)
     first = runs[0][3]["run"]
     for seed, fold, metrics, meta in runs:
         changed = list(checkpoint.differences(alike(first, seed), alike(meta["run"], seed)))
@@ -42,11 +47,17 @@ def main():
                 f" {'; '.join(changed)}:"
                 " their mean would say nothing; train one of them again (stage 2)"
             )
-    path = exp / "RESULTS.md"
+    path, picture = exp / "RESULTS.md", exp / "confusion.png"
+    single = runs[0][3]["task"] == "single_label"
     text = report(exp.name, runs)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_text(encoding="utf-8") == text and (picture.exists() or not single):
         log.info("%s is up to date: %s", path, headline(runs))
         return
+    if single:
+        from paddletag import plots
+
+        matrix = sum(confusion(folder) for folder in folders)
+        plots.save(plots.confusion(matrix, runs[0][3]["labels"], headline(runs)), picture)
     runtime.write_text(path, text)
     log.info("%s; wrote %s", headline(runs), path)
 
@@ -57,6 +68,14 @@ def alike(run, seed):
     if seed:
         config = {**config, "train": {**config["train"], "seed": None}}
     return {**run, "config": config, "fold": None, "sound": None}
+
+
+def confusion(folder):
+    """The confusion matrix of an evaluated model."""
+    from paddletag import metrics
+
+    with np.load(folder / "scores.npz", allow_pickle=False) as file:
+        return metrics.confusion(file["scores"], file["targets"])
 
 
 def headline(runs):

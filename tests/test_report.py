@@ -191,8 +191,9 @@ def test_stage_5_makes_a_report(tagged, tmp_path):
     (tmp_path / "tags" / "sub").mkdir(parents=True)
     np.savez(tmp_path / "tags" / "sub" / "a.npz", **arrays, source=source)
     out = tmp_path / "out"
-    options = ["--output_dir", out, "--report", "--classes", "class 1*", "--median", 3]
+    options = ["--output_dir", out, "--report", "--classes", "class 1*", "--median", 3, "--format", "text", "png"]
     prepared.call("parse_result", "--tagging_file", tmp_path / "tags", *options, "--threshold", "0.2", "class 10=0.6")
+    assert Image.open(out / "sub" / "a.png").size[0] == 768
     data = Page((out / "sub" / "a.html").read_text(encoding="utf-8")).data
     shown = np.frombuffer(base64.b64decode(data["scores"]), "<f4").reshape(len(data["labels"]), -1).T
     columns = parsing.choose(arrays["labels"], data["labels"])

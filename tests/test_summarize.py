@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
-from paddletag import checkpoint, config, models
+from paddletag import checkpoint, config, models, plots
 from prepared import call, refusal
 
 ACCURACY = {1: 0.95, 2: 0.9, 3: 1.0}
@@ -36,6 +36,8 @@ def exp(tmp_path, weights):
         metrics = {"fold": fold, "model": sha256, "accuracy": accuracy, "n": 80, "confused": CONFUSED[fold]}
         metrics["accuracy_ci"] = [accuracy - 0.05, min(1, accuracy + 0.03)]
         (exp / f"fold{fold}" / "metrics.json").write_text(json.dumps(metrics))
+        scores = np.eye(3)[[0, 0, 1, 2, fold - 1]]  # the last clip is rain to the first model, sea to the second ...
+        np.savez(exp / f"fold{fold}" / "scores.npz", scores=scores, targets=np.eye(3)[[0, 0, 1, 2, 2]])
     return exp
 
 
@@ -52,6 +54,16 @@ def test_mean_and_sample_standard_deviation(exp):
     assert "# Results: mn04\n" in text
     assert "```bash\nbash run.sh --config conf/mn04.yaml\n```\n" in text  # once, though it made three folds
     assert "| 2 | 90.00 | 85.00 to 93.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
+
+
+def test_the_picture_is_of_all_folds(exp, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append((figure.axes[0], path)))
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    ((axes, path),) = drawn
+    counts = {text.get_position()[::-1]: int(text.get_text()) for text in axes.texts}  # (row, column)
+    assert counts == {(0, 0): 6, (1, 1): 3, (2, 2): 4, (2, 0): 1, (2, 1): 1}
+    assert path == exp / "confusion.png" and "over 3 folds" in axes.get_title()
 
 
 def test_confused_pairs_are_added_up(exp):
