@@ -1,5 +1,6 @@
 """Stage 2: features and a backbone -> a fine-tuned model in a folder that suffices to use it."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,13 +24,19 @@ def main():
     config = configs.load(args.config, args.opts)
     if (kind := config.classic.classifier) != "none":
         raise UserError(f"classic.classifier {kind}: no network, but a classic baseline: train_classic.py trains it")
-    rank, ranks = distributed.rank(), distributed.world_size()
-    exp = Path(args.exp)
+    exp, rank = Path(args.exp), distributed.rank()
     clips, labels = manifest.read(args.data)
-    records, validation = divide(clips, args.fold, config)
+    parts = divide(clips, args.fold, config)
     refuse_what_a_cpu_cannot(config, args.device)
-
     runtime.start_log(exp / "train.log", quiet=rank > 0)
+    # A run that was killed may have left its training at work, and this one would write between its lines.
+    with contextlib.nullcontext() if rank else runtime.locked(exp / "train", wait=False):
+        train(args, config, clips, labels, *parts)
+
+
+def train(args, config, clips, labels, records, validation):
+    """Train on `records` what the folder --exp does not hold yet."""
+    exp, rank, ranks = Path(args.exp), distributed.rank(), distributed.world_size()
     front_end = models.front_end(config)
     known = [*records, *validation]
     features = online.open_features(args.data, front_end, config.data.clip_seconds, known, config.features.online)

@@ -43,6 +43,13 @@ def main():
     records, _ = manifest.split(clips, fold)
 
     runtime.start_log(exp / "train.log")
+    with runtime.locked(exp / "train", wait=False):
+        train(args, config, clips, labels, records)
+
+
+def train(args, config, clips, labels, records):
+    """Fit to `records` what the folder --exp does not hold yet."""
+    exp, fold, settings = Path(args.exp), args.fold, config.classic
     front_end = classic.front_end(config)
     features = online.open_features(args.data, front_end, config.data.clip_seconds, records, config.features.online)
     weights_file = models.weights_path(config) if settings.features == "embeddings" else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paddletag import download
+from paddletag import download, runtime
 from paddletag.runtime import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -248,7 +248,7 @@ def test_locked_admits_one_at_a_time(tmp_path):
 
     def work():
         for _ in range(20):
-            with download.locked(tmp_path / "x"):
+            with runtime.locked(tmp_path / "x"):
                 inside.append(1)
                 most.append(len(inside))
                 time.sleep(0.001)

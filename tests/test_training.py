@@ -297,6 +297,25 @@ def test_what_cannot_be_done_on_a_cpu_is_refused(data, tmp_path):
     assert not (tmp_path / "train.log").exists()
 
 
+def test_a_folder_in_which_another_process_trains_is_refused(data, tmp_path):
+    """A lock ends with its process, however it ends, and though its children live on (as loaders of data do)."""
+    hold = "import os, sys, time; from paddletag import runtime; lock = runtime.locked(sys.argv[1], wait=False)"
+    hold += "; lock.__enter__(); os.fork() and time.sleep(30); print(flush=True); time.sleep(30)"
+    environment = {**os.environ, "PYTHONPATH": str(LOCAL)}
+    command = [sys.executable, "-c", hold, str(tmp_path / "train")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as holder:
+        try:
+            holder.stdout.readline()
+            line = refusal("train", *arguments(data, tmp_path))
+            assert "another process is at work there: wait for its end, or end it" in line
+            holder.kill()
+            holder.wait()
+            train(data, tmp_path, *PLAIN, "train.epochs", "1")
+            assert not (tmp_path / "train.lock").exists()
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
+
+
 def test_stored_and_online_features_train_the_same_model(data, tmp_path):
     stored, _ = train(data, tmp_path / "stored", *PLAIN)
     online, _ = train(data, tmp_path / "online", *PLAIN, "features.online", "true")

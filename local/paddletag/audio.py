@@ -206,6 +206,18 @@ def pad(wave, length):
     return wave if len(wave) >= length else np.pad(wave, (0, length - len(wave)))
 
 
+def ffmpeg_program(path):
+    """The ffmpeg program, the system's or else imageio-ffmpeg's. AudioError that names `path` if there is none."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise AudioError(f"{path}: needs ffmpeg: install it, or run pip install imageio-ffmpeg") from None
+
+
 class _InOrder(soundfile.SoundFile):
     """A sound file that does not seek after each read, as soundfile's own does: it would spoil the MP3 decoder's."""
 
@@ -231,7 +243,7 @@ def _decode(path, info):
 def _ffmpeg(path):
     """A `Source` for the first sound track of a file that the ffmpeg program reads."""
     _check_file(path)
-    command = [_ffmpeg_program(path), "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
+    command = [ffmpeg_program(path), "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
     command += ["-c:a", "pcm_f32le", "-f", "wav", "-"]  # with a header that tells its rate and channels
     with (
         tempfile.TemporaryFile() as errors,
@@ -251,17 +263,6 @@ def _ffmpeg(path):
             yield piped(read, str(path))
         finally:
             process.kill()  # where somebody needed only the beginning
-
-
-def _ffmpeg_program(path):
-    if found := shutil.which("ffmpeg"):
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        raise AudioError(f"{path}: needs ffmpeg: install it, or run pip install imageio-ffmpeg") from None
 
 
 def _take(read, size):

@@ -1,8 +1,6 @@
 """Fetch a file whose checksum is known: resumed, tried again, verified before it bears its name."""
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import os
@@ -13,6 +11,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from paddletag import runtime
 from paddletag.runtime import UserError, log, progress
 
 TRIES = 4  # failures in a row, none of which got any further
@@ -53,7 +52,7 @@ def fetch(url, path, sha256="", md5="", hint="run the same command again, it res
     path, url = Path(path), mirrored(url)
     part, tag = _beside(path, ".part"), _beside(path, ".part.etag")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    with runtime.locked(path):
         if path.is_file() and not mismatch(path, sha256, md5):
             log.info("%s is here already", path)
             return path
@@ -78,29 +77,6 @@ def mirrored(url):
     except ValueError:
         pass
     raise UserError(f"{url}: not an http or https address")
-
-
-@contextlib.contextmanager
-def locked(path):
-    """Keep other processes that ask for the same `path` out of the block: they wait for its end."""
-    lock = _beside(Path(path), ".lock")
-    while True:
-        file = open(lock, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that makes %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        # Whoever held the lock has removed its file: then ours is a lock on nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                break
-        file.close()
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        file.close()
 
 
 def _beside(path, suffix):

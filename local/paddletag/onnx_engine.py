@@ -96,7 +96,7 @@ def _cached(source, meta, frames):
     if path.exists():
         return path
     need(*EXPORT)
-    with download.locked(path):
+    with runtime.locked(path):
         if not path.exists():
             from paddletag import export  # imports paddle
 

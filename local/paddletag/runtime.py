@@ -6,6 +6,7 @@ Nothing here imports paddle, so that a wrong option is reported at once.
 import argparse
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -112,6 +113,39 @@ def atomic(path):
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a failing write does not say where
         raise
+
+
+@contextlib.contextmanager
+def locked(path, wait=True):
+    """Keep other processes that ask for the same `path` out of the block: they wait for its end.
+
+    wait: False for a UserError instead. Where the file system knows no locks, all are let in.
+    """
+    path = Path(path)
+    lock = path.with_name(f"{path.name}.lock")
+    while True:
+        file = open(lock, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise UserError(f"{path}: another process is at work there: wait for its end, or end it") from None
+            log.info("waiting for another process that makes %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        # Whoever held the lock has removed its file: then ours is a lock on nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                break
+        file.close()
+    os.register_at_fork(after_in_child=file.close)  # a child must not hold the lock when this process is no more
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
 
 
 def write_text(path, text):

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from paddletag.download import checksum, fetch, locked, mismatch
-from paddletag.runtime import UserError, log, read_json, show, write_json
+from paddletag.download import checksum, fetch, mismatch
+from paddletag.runtime import UserError, locked, log, read_json, show, write_json
 from paddletag.weight_files import read, write
 
 
