@@ -510,3 +510,19 @@ def test_both_widths_and_both_shades(browser, tagged, evaluated, tmp_path):
         page.emulate_media(color_scheme="dark")
         page.reload()
         assert page.evaluate(shade) == dark and page.faults == []
+
+
+@pytest.mark.full
+def test_ten_minutes_open_in_two_seconds(browser, tmp_path):
+    generator = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", generator.normal(0, 0.2, 600 * RATE).astype(np.float32), RATE)
+    start = np.arange(0, 600, 0.3)
+    scores = generator.random((len(start), 527), np.float32) ** 8 * generator.random(527, np.float32) ** 4
+    arrays = {"scores": scores, "start": start, "end": np.minimum(start + 2, 600), "labels": np.arange(527).astype(str)}
+    (tmp_path / "r.html").write_text(report.tagging_page(arrays, tmp_path / "a.wav", tmp_path), encoding="utf-8")
+    assert (tmp_path / "r.html").stat().st_size < 15e6
+    began = time.monotonic()
+    page = browser(tmp_path / "r.html")
+    ready(page)  # to play
+    assert time.monotonic() - began < 2
+    assert rows(page) and page.faults == []
