@@ -10,9 +10,10 @@ const SHOWN = 12;
 
 function figure(title, value, interval, unit = "") {
   const scale = unit ? 100 : 1, digits = unit ? 1 : 3;
+  const shown = typeof value === "string" ? value : number(value && scale * value, digits) + unit;
   const range = interval && `95 % interval: ${interval.map((end) => (scale * end).toFixed(digits)).join(" to ")}${unit}`;
   return el("div", null, el("span", { className: "faint" }, title),
-    el("b", null, Number.isInteger(value) && !unit ? String(value) : value === null ? "–" : (scale * value).toFixed(digits) + unit),
+    el("b", null, shown),
     range ? el("span", { className: "faint small" }, range) : null);
 }
 
@@ -71,9 +72,9 @@ function confusion() {
     }));
   });
   return section("Confusion matrix", el("p", { className: "faint small" }, "Rows: the true label. Columns: the model's. Choose a cell to hear its clips."),
-    el("div", { className: "scroll" }, el("table", { className: "matrix", id: "matrix" },
+    el("div", { className: "beside" }, el("div", { className: "scroll" }, el("table", { className: "matrix", id: "matrix" },
       el("thead", null, el("tr", null, el("th"), ...labels.map((label) => el("th", { scope: "col", title: label }, el("span", null, label))))),
-      el("tbody", null, ...body))), below);
+      el("tbody", null, ...body))), below));
 }
 
 function perClass() {
@@ -130,12 +131,16 @@ function settings(value, prefix = "") {
 
 const epochs = data.history.epoch || [];
 const mistakes = clips.filter(wrong);
-const others = Object.keys(data.history).filter((key) => key !== "epoch");
+const CURVES = {
+  loss: "Loss", valid_loss: "Loss, validation", accuracy: "Accuracy", valid_accuracy: "Accuracy, validation",
+  valid_mAP: "mAP, validation", lr: "Learning rate", skipped: "Steps left out",
+};
+const curves = Object.keys(CURVES).filter((key) => (data.history[key] || []).some((value) => value !== null && (key !== "skipped" || value > 0)));
 main.append(
   head(`${data.model}, ${data.side}`,
     `${metrics.n} clips that were not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`),
   section(null, el("div", { className: "figures" }, ...(single
-    ? [figure("Accuracy", metrics.accuracy, metrics.accuracy_ci, " %"), figure("Macro F1", metrics.macro_f1), figure("Mistakes", mistakes.length)]
+    ? [figure("Accuracy", metrics.accuracy, metrics.accuracy_ci, " %"), figure("Macro F1", metrics.macro_f1), figure("Mistakes", String(mistakes.length))]
     : [figure("mAP", metrics.mAP, metrics.mAP_ci), figure("AUC", metrics.auc), figure("d-prime", metrics.d_prime)]))),
   ...(single ? [confusion()] : []),
   section("The most confident mistakes", el("p", { className: "faint small" },
@@ -144,7 +149,7 @@ main.append(
       : "None: the highest label of every clip is right."), cards(mistakes)),
   perClass());
 if (epochs.length) {
-  main.append(section("Learning curve", el("div", { className: "curves" }, ...others.map((key) => curve(key, epochs, data.history[key])).filter(Boolean))));
+  main.append(section("Learning curve", el("div", { className: "curves" }, ...curves.map((key) => curve(CURVES[key], epochs, data.history[key])).filter(Boolean))));
 }
 main.append(el("section", null, el("details", null, el("summary", null, "Configuration"),
   el("table", { className: "settings" }, el("tbody", null, ...settings(data.about))))));
