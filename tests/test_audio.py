@@ -1,6 +1,7 @@
 """Decoding, mixing and resampling, and the files that are refused."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -332,6 +333,11 @@ def test_real_video(make, tmp_path):
     picture = [program, "-v", "error", "-f", "lavfi", "-i", "color=size=32x32:duration=2"]
     subprocess.run([*picture, "-i", path, "-c:a", "flac", tmp_path / "a.mkv"], check=True)
     np.testing.assert_allclose(np.concatenate(stream(tmp_path / "a.mkv")), audio.load(path, 32000), atol=1e-6)
+    late = ["-itsoffset", "0.5", "-i", path, "-map", "0:v", "-map", "1:a", "-c:a", "flac", tmp_path / "late.mkv"]
+    subprocess.run([*picture, *late], check=True)
+    heard = np.concatenate(stream(tmp_path / "late.mkv"))  # from the film's beginning on
+    np.testing.assert_allclose(heard[:15000], 0, atol=1e-6)
+    np.testing.assert_allclose(heard[16100:76000], audio.load(path, 32000)[100:60000], atol=1e-5)
     subprocess.run([*picture, tmp_path / "silent.mkv"], check=True)
     with pytest.raises(AudioError, match=r"silent\.mkv: ffmpeg cannot read it"):
         stream(tmp_path / "silent.mkv")
@@ -366,3 +372,14 @@ def test_find(tmp_path, monkeypatch):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=words):
             audio.find([name])
+
+
+def test_a_name_that_is_no_text(make, tmp_path):
+    """Other systems' names may hold bytes that are not UTF-8."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    os.rename(make("a.wav", tones(0.5)), name)
+    assert audio.probe(name).frames == len(audio.load(name, audio.probe(name).rate))
+    with audio.opened(name) as source:
+        assert sum(len(part) for part in source.parts) == audio.probe(name).frames
+    with pytest.raises(AudioError, match=r"caf\\udce9\.txt: no such file"):
+        audio.probe(name.replace(".wav", ".txt"))

@@ -299,6 +299,11 @@ def test_folders_without_sound(make):
     refused(make, "there are no sound files at all", "{layout: folders, audio: '{label}/{id}.wav'}", ["a/b.txt"])
 
 
+def test_a_name_that_is_no_text(make):
+    layout = "{layout: folders, audio: '{label}/{id}.wav', folds: 2}"
+    refused(make, r"a/\udce9.wav: its name is not text in UTF-8: rename it", layout, ["a/1.wav", "a/\udce9.wav"])
+
+
 def test_links_that_lead_back(make, tmp_path):
     make("{layout: folders, audio: '{label}/{id}.wav', folds: 2}", ["a/1.wav", "a/2.wav"])
     (tmp_path / "raw" / "a" / "loop").symlink_to(tmp_path / "raw")

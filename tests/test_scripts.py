@@ -50,6 +50,11 @@ def no_paddle(tmp_path):
         ("parse_result", "--tagging_file {yaml} --topk 3", "unrecognized arguments: --topk 3"),
         ("parse_result", "--tagging_file {yaml} --smooth maybe", "--smooth: invalid boolean value: 'maybe'"),
         ("parse_result", "--tagging_file {yaml} --format xml", "--format: invalid choice: 'xml'"),
+        ("parse_result", "--tagging_file {yaml} --audio a.wav", "--audio a.wav: is for --report"),
+        ("report", "{folder}/none.npz", "none.npz: no such file"),
+        ("report", "{folder}", "--data is missing"),
+        ("render_video", "none.wav --out a.mp4", "none.wav: no such file"),
+        ("render_video", "none.wav --out a.avi", "--out a.avi: must end in .mp4"),
     ],
 )
 def test_a_mistake_is_one_line_before_paddle_is_imported(script, no_paddle, tmp_path, name, options, words):

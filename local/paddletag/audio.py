@@ -61,7 +61,7 @@ def probe(path):
     if str(path).lower().endswith(".mp3"):
         _check_mp3(path)
     try:
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(os.fsencode(path)) as sound:
             info = Info(sound.samplerate, sound.channels, sound.frames)
             kind, header = sound.format, sound.extra_info
     except (soundfile.LibsndfileError, RuntimeError) as error:
@@ -87,7 +87,7 @@ def load(path, rate, start=0.0, end=None):
     if not 0 <= first < stop:
         raise AudioError(f"{path}: start {start} s and end {end} s do not lie within its {info.seconds:.2f} s")
     try:
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(os.fsencode(path)) as sound:
             # After a seek, the MP3 decoder may lack the bits that frames share: noise for a tenth of a second.
             skip = first if sound.format == "MP3" else 0
             sound.seek(first - skip)
@@ -128,7 +128,7 @@ def find(inputs):
     names = {}
     for resolved, (file, place) in places.items():
         stem = place.with_suffix("").as_posix()
-        digest = hashlib.sha256(str(resolved).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]
         names[file] = stem, place.as_posix(), f"{stem}-{digest}"
     claims = Counter(name for candidates in names.values() for name in {*candidates})
     return {file: next(name for name in candidates if claims[name] == 1) for file, candidates in names.items()}
@@ -229,7 +229,7 @@ def _decode(path, info):
     """The sound of a file that `probe` has described, in parts: yields float32 [n, channels]."""
     count = 0
     try:
-        with _InOrder(path) as sound:
+        with _InOrder(os.fsencode(path)) as sound:
             while count < info.frames and len(part := sound.read(BLOCK, dtype="float32", always_2d=True)):
                 count += len(part)
                 yield part
@@ -244,6 +244,7 @@ def _ffmpeg(path):
     """A `Source` for the first sound track of a file that the ffmpeg program reads."""
     _check_file(path)
     command = [ffmpeg_program(path), "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
+    command += ["-af", "aresample=async=1:first_pts=0"]  # sound that begins after its film, begins with silence
     command += ["-c:a", "pcm_f32le", "-f", "wav", "-"]  # with a header that tells its rate and channels
     with (
         tempfile.TemporaryFile() as errors,

@@ -111,6 +111,11 @@ class FrontEnd:
         """The mel filter bank: float32 [n_fft / 2 + 1, n_mels]."""
         return (_slaney_bank(self) if self.mel_scale == "slaney" else _kaldi_bank(self)).astype(np.float32)
 
+    def height(self, hertz):
+        """Where a frequency lies in a picture of the log-mel: from 0, its lower edge, to 1."""
+        peaks = self.mel_bank.argmax(0) * self.sample_rate / self.n_fft
+        return float(np.interp(hertz, peaks, np.arange(self.n_mels)) + 0.5) / self.n_mels
+
     def log_mel(self, wave):
         """float32 [N] at `sample_rate` -> float32 [frames(N), n_mels]. N of at least `min_samples`."""
         if len(wave) < self.min_samples:

@@ -47,6 +47,9 @@ def read(config, raw, near="."):
 
     listed = read_labels(find(settings.labels)) if settings.labels else {}
     rows, roles = LAYOUTS[settings.layout](config, raw, find, listed)
+    for row in rows:
+        if any("\ud800" <= c <= "\udfff" for c in row.path):  # bytes that Python could not read as text
+            raise UserError(f"{row.path}: its name is not text in UTF-8: rename it (many at once: convmv)")
     records = [{"id": name, "audio": row.path, "labels": row.names} for row, name in _ids(rows, roles, raw)]
     _segments(records, rows, roles)
     for record, row in zip(records, rows, strict=True):

@@ -13,6 +13,7 @@ import yaml
 from paddletag.runtime import UserError, show
 
 THRESHOLD = 0.3  # of the scores, where none is given
+TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decoders differ
 
 
 def read(path, label_file=None, seconds=False):
@@ -25,6 +26,8 @@ def read(path, label_file=None, seconds=False):
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         windows, classes = arrays["scores"].shape
+        if not windows or not np.isfinite(arrays["scores"]).all():
+            raise ValueError("it holds no scores, or some that are not numbers")
         if len(arrays["time"]) == windows + 1 and arrays["time"][-1] > 1 - 1e-6:
             # PaddleAudio wrote np.arange(0, 1, hop / length): for some lengths rounding adds the end itself.
             arrays["time"] = arrays["time"][:-1]
@@ -49,6 +52,13 @@ def read(path, label_file=None, seconds=False):
     if seconds and not {"start", "end"} <= set(arrays):
         raise UserError(f"{path}: has no times in seconds (start, end): run stage 4 (local/audio_tag.py) again")
     return arrays
+
+
+def check_length(arrays, sound, seconds):
+    """UserError if the sound, which lasts `seconds`, is not the one that was tagged."""
+    tagged = float(arrays["end"].max())
+    if abs(seconds - tagged) > TOLERANCE:
+        raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
 
 
 def sound_file(arrays, path):

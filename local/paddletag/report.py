@@ -27,7 +27,6 @@ PEAKS, COLUMNS = 4000, 3000  # points of the waveform, columns of the spectrogra
 EMBEDDED = 20 * 60.0  # seconds of sound that a tagging report holds; longer sound is referred to
 CLIPS, CLIP_SECONDS = 40, 10.0  # embedded in an evaluation report: how many mistakes, and how much of each
 TOP = 5  # labels of a clip
-TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decoders differ
 _LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
 
 
@@ -36,18 +35,13 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
 
     threshold: of the scores, to begin with. link: refer to the sound by its path from `folder`, where the report will
     lie, instead of embedding it as Ogg Vorbis (some 0.6 MB a minute); None: refer to what is longer than EMBEDDED.
-    AudioError for a sound that cannot be read; UserError for one that is not as long as the result, and for a result
-    without scores.
+    AudioError for a sound that cannot be read; UserError for one that is not as long as the result.
     """
     scores = np.asarray(arrays["scores"], "<f4")
-    if not scores.size or not np.isfinite(scores).all():
-        where = runtime.show(str(sound))
-        raise UserError(f"{where}: its tagging holds no scores, or some that are not numbers: run stage 4 again")
     tagged = float(arrays["end"].max())
     link = tagged > EMBEDDED if link is None else link
     seconds, wave, log_mel, ogg = _hear(sound, tagged, embed=not link)
-    if abs(seconds - tagged) > TOLERANCE:
-        raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
+    parsing.check_length(arrays, sound, seconds)
     peaks = scores.max(0)
     order = np.argsort(-peaks, kind="stable")
     count = max(CLASSES, int((peaks >= np.float32(threshold)).sum()))
@@ -66,7 +60,7 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
         "threshold": threshold,
         "peaks": _pool(wave, PEAKS).round(3).tolist(),
         "spectrogram": _base64(_picture(_pool(log_mel, COLUMNS))),
-        "frequencies": _frequencies(),
+        "frequencies": [(kilohertz, FRONT_END.height(1000 * kilohertz)) for kilohertz in (1, 2, 4, 8)],
         **({"audio": _address(sound, folder)} if link else {"sound": _base64(ogg)}),
     }
     return page("tagging", f"{data['file']}: tags", data)
@@ -216,12 +210,6 @@ def _picture(log_mel):
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def _frequencies():
-    """[(kHz, height from 0 to 1)] for the axis of the picture: Kaldi's mel scale."""
-    low, high = np.log1p(np.array([FRONT_END.f_min, FRONT_END.f_max]) / 700)
-    return [(f, float((np.log1p(1000 * f / 700) - low) / (high - low))) for f in (1, 2, 4, 8)]
 
 
 def _ogg_file(file):

@@ -59,6 +59,7 @@ def flag(text):
 def run(main):
     """Run `main()` and exit: 0, or 2 with one line for what the user can mend, 130 on Ctrl-C, 141 where none reads."""
     name = Path(sys.argv[0]).name
+    sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: a file's name may be no text
     try:
         main()
     except UserError as error:
@@ -192,7 +193,7 @@ def start_log(file=None, quiet=False):
     handlers = [console]
     if file and not quiet:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(logging.FileHandler(file, encoding="utf-8", errors="backslashreplace"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))
         log.addHandler(handler)
