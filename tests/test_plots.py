@@ -138,3 +138,12 @@ def test_nothing_of_the_style_is_left_behind(tmp_path):
     before = dict(matplotlib.rcParams)
     plots.save(plots.bars(["dog"], [0.5], "score"), tmp_path / "a.png")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("words", [3, 30])
+def test_a_title_has_room(words):
+    figure = plots.confusion(np.eye(3, dtype=int), ["a long label of a class", "b", "c"], "of all folds" * words)
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert box.y0 >= figure.axes[0].get_window_extent().y1

@@ -58,12 +58,13 @@ def test_mean_and_sample_standard_deviation(exp):
 
 def test_the_picture_is_of_all_folds(exp, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append((figure.axes[0], path)))
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append((figure, path)))
     call("summarize", "--exp", exp, "--folds", 1, 2, 3)
-    ((axes, path),) = drawn
+    ((figure, path),) = drawn
+    axes = figure.axes[0]
     counts = {text.get_position()[::-1]: int(text.get_text()) for text in axes.texts}  # (row, column)
     assert counts == {(0, 0): 6, (1, 1): 3, (2, 2): 4, (2, 0): 1, (2, 1): 1}
-    assert path == exp / "confusion.png" and "over 3 folds" in axes.get_title()
+    assert path == exp / "confusion.png" and "over 3 folds" in figure.get_suptitle()
 
 
 def test_confused_pairs_are_added_up(exp):

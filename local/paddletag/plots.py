@@ -5,6 +5,7 @@ In a notebook (after `%matplotlib inline`) a figure that ends a cell is shown.
 
 import functools
 import logging
+import textwrap
 import warnings
 
 import matplotlib
@@ -170,7 +171,7 @@ def learning_curve(rows, title=""):
             axes.set_ylabel(name)
         if any("valid_loss" in row for row in rows):
             every[0].legend()
-        every[0].set_title(_name(title, 100))
+        _title(figure, title)
         every[-1].set_xlabel("epoch")
         every[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         every[-1].set_xlim(0.5, rows[-1]["epoch"] + 0.5)
@@ -200,7 +201,6 @@ def _style():
             "figure.constrained_layout.use": True,
             "font.family": _fonts(),
             "font.size": 9,
-            "axes.titlesize": 10,
             "axes.prop_cycle": matplotlib.cycler(color=COLORS),
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -216,9 +216,14 @@ def _style():
 
 def _axes(height, title, width=WIDTH):
     figure = Figure(figsize=(width, height))
-    axes = figure.subplots()
-    axes.set_title(_name(title, 100))
-    return figure, axes
+    _title(figure, title)
+    return figure, figure.subplots()
+
+
+def _title(figure, text):
+    """The title above all axes, in as many lines as the figure's width asks for."""
+    if text:
+        figure.suptitle(textwrap.fill(_name(text, 200), int(12 * figure.get_figwidth())), fontsize=10)
 
 
 def _name(text, length=40):
