@@ -179,7 +179,16 @@ def clip_log_mel(record, front_end, min_seconds):
 
     Training features, evaluation and tagging all come from here.
     """
-    wave = audio.load(record["audio"], front_end.sample_rate, record.get("start", 0.0), record.get("end"))
+    return padded_log_mel(clip_wave(record, front_end), front_end, min_seconds)
+
+
+def clip_wave(record, front_end):
+    """A record's sound at the front end's rate: float32 [N]. AudioError as `audio.load`."""
+    return audio.load(record["audio"], front_end.sample_rate, record.get("start", 0.0), record.get("end"))
+
+
+def padded_log_mel(wave, front_end, min_seconds):
+    """A waveform [N], zero-padded to `min_seconds`, as log-mel: float32 [frames, n_mels]."""
     return front_end.log_mel(audio.pad(wave, max(front_end.samples(min_seconds), front_end.min_samples)))
 
 

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from paddletag import audio, augment, manifest, shards
-from paddletag.frontend import clip_log_mel
+from paddletag import augment, manifest, shards
+from paddletag.frontend import clip_log_mel, clip_wave, padded_log_mel
 
 
 def open_features(data, front_end, clip_seconds, records, online):
@@ -46,10 +46,6 @@ class OnlineFeatures:
         if len(records) < 2 or generator.random() >= settings.wavmix:
             return self[id]
         other = records[(row + 1 + int(generator.integers(len(records) - 1))) % len(records)]["id"]
-        wave = augment.wavmix(self._wave(id), self._wave(other), settings.wavmix_snr, generator)
-        wave = audio.pad(wave, max(self.front_end.samples(self.clip_seconds), self.front_end.min_samples))
-        return self.front_end.log_mel(wave).astype(np.float16)
-
-    def _wave(self, id):
-        record = self._records[id]
-        return audio.load(record["audio"], self.front_end.sample_rate, record.get("start", 0.0), record.get("end"))
+        waves = (clip_wave(self._records[name], self.front_end) for name in (id, other))
+        wave = augment.wavmix(*waves, settings.wavmix_snr, generator)
+        return padded_log_mel(wave, self.front_end, self.clip_seconds).astype(np.float16)
