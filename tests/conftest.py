@@ -1,11 +1,15 @@
 """What several tests need: where real data may lie, and how to run a script."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# Started in a script's background, tests ignore SIGINT, and so would what they start: no shell can undo it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # real data and weights, beside the project where somebody has put them

@@ -276,6 +276,39 @@ def test_ctrl_c_on_one_node_ends_the_other(nodes):
     assert nodes.orphans() == []
 
 
+SIGNALLED = """
+cd "$(dirname "$0")" || exit
+stage=0
+stop_stage=0
+config=conf/x.yaml
+set -T
+trap '[[ $BASH_COMMAND != children+=* ]] || kill -s "$SIGNAL" $$' DEBUG
+. ../../utils/recipe.sh
+stage 0 prepare sleep 20
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_right_after_a_fork_leaves_nothing_running(nodes, number):
+    """The process is there, but run.sh has not remembered it yet."""
+    (nodes.folder / "examples/x/run.sh").write_text(SIGNALLED)
+    env = {**os.environ, "PYTHON": sys.executable, "SIGNAL": str(int(number))}
+    command = ["bash", nodes.folder / "examples/x/run.sh"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=9)
+    assert (done.returncode, done.stderr) == (128 + number, "")  # and nobody else holds its stderr any more
+
+
+def test_ctrl_c_while_the_options_are_read(nodes, tmp_path):
+    """Only run.sh gets the signal, while it waits for a command that knows nothing of it."""
+    grep = tmp_path / "bin" / "grep"
+    grep.parent.mkdir()
+    grep.write_text("#!/bin/sh\nkill -INT $PPID\nexit 1\n")
+    grep.chmod(0o755)
+    process = nodes.start(0, MEET, "--stage", "1", "--stop-stage", "1", PATH=f"{grep.parent}:{os.environ['PATH']}")
+    ((status, _, err),) = both_end([process])
+    assert (status, err) == (130, "")
+
+
 # ------------------------------------------------------------------------------------------ before any launcher starts
 
 

@@ -4,6 +4,32 @@
 
 set -Eeuo pipefail
 
+children=() # process groups that are running
+
+finish() { # end what still runs: at first gently, so that Python tidies up
+  local status=$? tenth signal child alive
+  trap '' INT TERM HUP
+  exec 2>/dev/null
+  for child in $(jobs -p); do # the signal may have come between a fork and the line that remembers it
+    [[ " ${children[*]} " == *" $child "* ]] || children+=("$child")
+  done
+  for tenth in {0..100}; do
+    signal=0 alive=
+    case $tenth in 0) signal=INT ;; 30) signal=TERM ;; 100) signal=KILL ;; esac
+    for child in "${children[@]}"; do
+      kill -s "$signal" -- "-$child" && alive=true
+    done
+    [[ $alive ]] || break
+    sleep 0.1
+  done
+  exit "$status"
+}
+# Set before anything else: a SIGINT for which bash has no trap is lost while it waits for a command.
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
 die() {
   printf 'run.sh: error: %s\n' "$*" >&2
   exit 2
@@ -200,10 +226,9 @@ if [[ ! ${PYTHON:-} && ! -x $python ]]; then
   [[ $dry_run == true ]] || "$python" -c "import yacs" 2>/dev/null || die "not installed yet: run: bash $root/tools/install.sh"
 fi
 
-# ------------------------------------------------------------------------------------------------- running and ending
+# ------------------------------------------------------------------------------------------------------------ running
 
-children=() # process groups that are running
-watched=    # true while cluster.py watches over the command, and says why it ended
+watched= # true while cluster.py watches over the command, and says why it ended
 
 background() { # start a command in a process group of its own, so that all of it can be ended
   set -m
@@ -231,26 +256,6 @@ failed() { # failed STATUS: say in one line what failed, unless that has been sa
   printf 'run.sh: %s failed (%s)\n' "$step" "$cause" >&2
   exit "$status"
 }
-
-finish() { # end what still runs: at first gently, so that Python tidies up
-  local status=$? tenth signal child alive
-  trap '' INT TERM HUP
-  exec 2>/dev/null
-  for tenth in {0..100}; do
-    signal=0 alive=
-    case $tenth in 0) signal=INT ;; 30) signal=TERM ;; 100) signal=KILL ;; esac
-    for child in "${children[@]}"; do
-      kill -s "$signal" -- "-$child" && alive=true
-    done
-    [[ $alive ]] || break
-    sleep 0.1
-  done
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
 
 # ------------------------------------------------------------------------------------------------ the words of run.sh
 
