@@ -115,7 +115,7 @@ def parse(arrays, args, file, folder):
     if args.report:
         from paddletag import report  # it takes longer to import than the rest
 
-        sound = args.audio or parsing.sound_file(arrays, file)
+        sound = parsing.sound_file(arrays, file, args.audio)
         results[".html"] = report.tagging_page(arrays, sound, folder, float(np.median(high[columns])))
     if "png" in args.format:
         times = arrays["start"], arrays["end"]

@@ -1,4 +1,7 @@
-"""A sound or a film -> an MP4 video of it: spectrogram, lanes and bars of the highest labels under a moving cursor."""
+"""A sound or a film -> an MP4 video of it: spectrogram, lanes and bars of the highest labels under a moving cursor.
+
+It is as long as the sound: what a film shows after that is left out.
+"""
 
 import math
 import re
@@ -30,6 +33,8 @@ def main():
 
     begun = time.monotonic()
     arrays = parsing.read(args.tagging, seconds=True) if args.tagging else tag(args)
+    if args.tagging:
+        parsing.sound_file(arrays, args.tagging, args.sound)  # warns of another one
     seconds = video.render(args.sound, arrays, args.out, size, args.fps, args.top_k)
     taken = time.monotonic() - begun
     megabytes = Path(args.out).stat().st_size / 1e6

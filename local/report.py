@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from paddletag import manifest, parsing, report, runtime
+from paddletag import checkpoint, manifest, parsing, report, runtime
 from paddletag.runtime import UserError, log
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("source", help="npz file of stage 4, or folder of a model that was evaluated (stage 3)")
-    parser.add_argument("--out", help="the file to write; default: report.html in the model's folder, or here")
+    parser.add_argument("--out", help="the file to write; default: NAME.html of NAME.npz, report.html of a model")
     tagged = parser.add_argument_group("a tagging result")
     tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
     tagged.add_argument("--threshold", type=float, default=parsing.THRESHOLD, help="of the scores, to begin with")
@@ -23,7 +23,7 @@ def main():
     runtime.start_log()
     source = Path(args.source)
     is_model = source.is_dir()
-    output = Path(args.out or (source / "report.html" if is_model else "report.html"))
+    output = Path(args.out or (source / "report.html" if is_model else f"{source.stem}.html"))
     check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions], parser)
     if is_model:
         records, _ = manifest.read(args.data)
@@ -34,7 +34,7 @@ def main():
         columns = parsing.choose(arrays["labels"], args.classes)
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
         link = {"link": True, "embed": False}.get(args.sound)
-        sound = args.audio or parsing.sound_file(arrays, source)
+        sound = parsing.sound_file(arrays, source, args.audio)
         text = report.tagging_page(arrays, sound, output.parent, args.threshold, link)
     runtime.write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
@@ -42,6 +42,8 @@ def main():
 
 def check(args, output, others, parser):
     """Refuse what is missing, out of range, or would change nothing."""
+    if Path(args.source).is_dir() and not (Path(args.source) / checkpoint.META).is_file():
+        raise UserError(f"{args.source}: is not the folder of a model: for tagging results name one npz file")
     unused = [name for name in others if getattr(args, name) != parser.get_default(name)]
     kind = "the folder of a model" if Path(args.source).is_dir() else "a tagging result"
     if unused:

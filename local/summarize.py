@@ -3,6 +3,8 @@
 confusion.png beside it is the confusion matrix of all of them together, if clips have one label.
 """
 
+import html
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -101,6 +103,12 @@ def headline(runs):
     return f"{name} {values[0]:.{digits}f} ± {statistics.stdev(part):.{digits}f} over {folds} folds"
 
 
+def cell(text):
+    """A label as the text of a Markdown table's cell, whatever it holds."""
+    text = html.escape(runtime.one_line(text), quote=False)
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
+
+
 def between(metrics, task, text="{}"):
     """The 95 % interval of a fold's metric, in `text`; empty where it was not measured."""
     key, _, factor, digits = METRICS[task]
@@ -145,7 +153,7 @@ def report(title, runs):
         confused.update({(true, guess): n for true, guess, n in metrics.get("confused", [])})
     if confused:
         lines += ["Most confused pairs:", "", "| True label | Model's label | Clips |", "|---|---|---|"]
-        lines += [f"| {true} | {guess} | {n} |" for (true, guess), n in confused.most_common(10)]
+        lines += [f"| {cell(true)} | {cell(guess)} | {n} |" for (true, guess), n in confused.most_common(10)]
         lines.append("")
     versions = ", ".join(f"{package} {version}" for package, version in meta["versions"].items())
     lines += [

@@ -42,7 +42,7 @@ def test_a_learning_curve_has_the_rows_numbers():
 def test_a_run_without_scores_has_no_panel_for_them():
     figure = plots.learning_curve([{"epoch": 1, "lr": 1e-3, "loss": 2.0}])
     assert 1 in figure.axes[-1].get_xticks() and all(tick == int(tick) for tick in figure.axes[-1].get_xticks())
-    assert list(curves(figure)) == ["loss", "learning rate"] and figure.axes[0].get_legend() is None
+    assert list(curves(figure)) == ["loss", "learning rate"] and figure.axes[0].get_legend() is not None
     figure = plots.learning_curve([{"epoch": 1, "lr": 1e-3, "loss": 2.0, "valid_mAP": 0.5}])
     assert list(curves(figure)) == ["loss", "mAP", "learning rate"]
 

@@ -14,6 +14,7 @@ import prepared
 import pytest
 import soundfile
 from paddletag import manifest, metrics, parsing, report
+from paddletag.runtime import log
 from PIL import Image
 
 RATE, SECONDS = 32000, 4.0
@@ -109,6 +110,11 @@ def evaluated(tmp_path_factory):
     return make
 
 
+def source_of(path, size, changed):
+    """What stage 4 remembers of a file."""
+    return np.array(json.dumps([str(path), size, changed, 2.0, 0.3]) + " zero")
+
+
 def write_tagging(tagged, output, *options):
     npz, sound, _ = tagged
     prepared.call("report", npz, "--audio", sound, "--out", output, *options)
@@ -185,9 +191,9 @@ def test_the_parts_of_a_stream_leave_no_trace(tagged, tmp_path, monkeypatch):
     np.testing.assert_allclose(pages[0]["peaks"], parts, atol=1e-3)
 
 
-def test_stage_5_makes_a_report(tagged, tmp_path):
+def test_stage_5_makes_a_report(tagged, tmp_path, caplog, monkeypatch):
     _, sound, arrays = tagged
-    source = np.array(json.dumps([str(sound.resolve()), 1, 2, 2.0, 0.3]) + " zero")
+    source = source_of(sound, sound.stat().st_size, sound.stat().st_mtime_ns)
     (tmp_path / "tags" / "sub").mkdir(parents=True)
     np.savez(tmp_path / "tags" / "sub" / "a.npz", **arrays, source=source)
     out = tmp_path / "out"
@@ -210,6 +216,11 @@ def test_stage_5_makes_a_report(tagged, tmp_path):
     assert "is one file" in said
     prepared.call("parse_result", "--tagging_file", tmp_path / "tags" / "b.npz", *options, "--audio", sound)
     assert Page((out / "b.html").read_text(encoding="utf-8")).data["file"] == sound.name
+    np.savez(single, **arrays, source=source_of("elsewhere.wav", 1, 2))
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr("paddletag.runtime.start_log", lambda: None)
+    prepared.call("parse_result", "--tagging_file", single, *options, "--audio", sound)
+    assert "has another size than the file that was tagged" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["tagging", "evaluation"])
@@ -267,8 +278,11 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     output = tmp_path / "r.html"
     assert "does not say which file it is of: name it with --audio" in prepared.refusal("report", npz, "--out", output)
     gone = tmp_path / "gone.npz"
-    np.savez(gone, **tagged[2], source=np.array(json.dumps([str(tmp_path / "none.wav"), 1, 2, 0, 0]) + " zero"))
+    np.savez(gone, **tagged[2], source=source_of(tmp_path / "none.wav", 1, 2))
     assert "none.wav, which is no longer there" in prepared.refusal("report", gone, "--out", output)
+    np.savez(gone, **tagged[2], source=source_of(sound, sound.stat().st_size, 2))
+    assert "has changed since it was tagged" in prepared.refusal("report", gone, "--out", output)
+    assert "is not the folder of a model: for tagging results" in prepared.refusal("report", tmp_path, "--out", output)
     assert "--clips" in prepared.refusal("report", npz, "--audio", sound, "--clips", 3, "--out", output)
     assert "--threshold 2" in prepared.refusal("report", npz, "--audio", sound, "--threshold", 2, "--out", output)
     short = tmp_path / "short.wav"
@@ -452,6 +466,8 @@ def test_the_keyboard_is_enough(browser, tagged, tmp_path):
     before = position(page)
     page.keyboard.press("ArrowRight")
     assert page.locator("#shown-threshold").text_content() == "0.31" and position(page) == before
+    page.keyboard.press("Space")  # plays from a slider too
+    until(page, "!document.querySelector('audio').paused")
     assert page.faults == []
 
 
@@ -472,6 +488,9 @@ def test_an_evaluation_report_in_a_browser(browser, evaluated):
         sounds.nth(n).evaluate("a => { a.preload = 'auto'; a.load(); }")
         until(sounds.nth(n), "a => a.readyState >= 1")
         assert sounds.nth(n).evaluate("a => a.duration") == pytest.approx(0.5, abs=0.01)
+    for n, paused in ((0, "false,true"), (1, "true,false")):  # one at a time
+        page.evaluate(f"(a => {{ a.loop = true; a.play(); }})(document.querySelectorAll('audio')[{n}])")
+        until(page, f"[...document.querySelectorAll('audio')].slice(0, 2).map((a) => a.paused).join() === '{paused}'")
     page.get_by_role("button", name="Precision").click()
     precision = [float(row[3]) for row in page.evaluate(TEXTS, "#classes")]
     assert precision == sorted(precision, reverse=True) and len(set(precision)) > 1

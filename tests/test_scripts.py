@@ -52,7 +52,7 @@ def no_paddle(tmp_path):
         ("parse_result", "--tagging_file {yaml} --format xml", "--format: invalid choice: 'xml'"),
         ("parse_result", "--tagging_file {yaml} --audio a.wav", "--audio a.wav: is for --report"),
         ("report", "{folder}/none.npz", "none.npz: no such file"),
-        ("report", "{folder}", "--data is missing"),
+        ("report", "{folder}", "is not the folder of a model: for tagging results"),
         ("render_video", "none.wav --out a.mp4", "none.wav: no such file"),
         ("render_video", "none.wav --out a.avi", "--out a.avi: must end in .mp4"),
     ],

@@ -136,6 +136,12 @@ def test_a_split_has_its_name(exp):
     assert "test/metrics.json: no such file: evaluate test first" in line
 
 
+def test_labels_are_text_in_the_table(exp):
+    change(exp / "fold1" / "metrics.json", confused=[["<script>a|b", "*`c`\n", 2]])
+    call("summarize", "--exp", exp, "--folds", 1)
+    assert r"| &lt;script&gt;a\|b | \*\`c\` | 2 |" in (exp / "RESULTS.md").read_text()
+
+
 def test_what_is_said_of_how_a_model_was_chosen(exp):
     said = {}
     for name, values in (

@@ -22,7 +22,7 @@ from paddletag.onnx_engine import EXPORT
 from prepared import LABELS, SECONDS, call, prepare, refusal, settings, tone
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
-META = {"labels": LABELS, "task": "multi_label", "clip_seconds": SECONDS, "sha256": "0" * 64}
+META = {"labels": LABELS, "task": "multi_label", "clip_seconds": SECONDS, "sha256": "0" * 64, "backbone": "mn01_as"}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_a_whole_file_has_the_scores_of_evaluation(model, tmp_path, seconds):
     for arrays in found:
         assert arrays["time"].tolist() == arrays["start"].tolist() == [0] and arrays["end"].tolist() == [seconds]
         assert arrays["labels"].tolist() == LABELS and str(arrays["model"]) == META["sha256"]
+        assert str(arrays["backbone"]) == "mn01_as"
 
 
 def test_windows_are_those_of_the_log_mel_of_the_file(model, scene):
@@ -257,7 +258,7 @@ def hours(n):
     part = np.random.default_rng(0).standard_normal((80000, 1)).astype(np.float32)
     for _ in range(360 * n):
         yield part
-meta = {"labels": ["a"] * 527, "clip_seconds": 10.0, "sha256": ""}
+meta = {"labels": ["a"] * 527, "clip_seconds": 10.0, "sha256": "", "backbone": ""}
 predict = lambda log_mel: {"scores": log_mel.mean((1, 2))[:, None].repeat(527, 1)}
 source = audio.Source("virtual", 8000, None, hours(int(sys.argv[1])))
 ((_, found),) = tagging.tag(predict, meta, frontend.AST, [source], float(sys.argv[2]))

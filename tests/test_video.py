@@ -146,13 +146,11 @@ def test_a_bar_glides_to_its_length(tmp_path):
     sound, _, arrays = tagged(tmp_path, 2.0, scores=np.repeat(np.float32([[0.2], [0.8]]), 10, axis=0))
     look = screen.Screen(SIZE, "", LABELS[:1], 1)
     lengths, draw = [], look.bars
-    look.bars = lambda rows: lengths.append(rows[0][1:]) or draw(rows)
+    look.bars = lambda rows: lengths.append(rows[0][1]) or draw(rows)
     pictures = iter([video.picture(np.zeros((9, 128)), 0, 1)])
     list(video.frames(look, arrays, pictures, np.array([0, 2.0]), 100.0, 200))
-    assert lengths[0] == pytest.approx((0.2, 0.2)) and lengths[-1] == pytest.approx((0.8, 0.8))
-    on_the_way = [length for score, length in lengths[1:-1]]
-    assert len(on_the_way) >= 4 and on_the_way == sorted(on_the_way)
-    assert {round(score, 3) for score, _ in lengths} == {0.2, 0.8}  # what is written does not glide
+    assert lengths[0] == pytest.approx(0.2) and lengths[-1] == pytest.approx(0.8)
+    assert len(lengths) >= 6 and np.diff(lengths).min() > -1e-6
 
 
 def film(ffmpeg, path, picture, seconds):
@@ -304,7 +302,7 @@ def test_a_real_scene(shared, ffmpeg, decode, tmp_path, monkeypatch):
         ("scene.wav --out o.mp4 --tagging other.npz", "lasts 1.00 s, the tagging 2.00 s"),
         ("scene.wav --out o.mp4 --tagging broken.npz", "not numbers"),
         ("scene.wav --out o.mp4 --tagging none.npz", "none.npz: no such file"),
-        ("mute.mkv --out o.mp4", "mute.mkv: ffmpeg cannot read it"),
+        ("mute.mkv --out o.mp4", "mute.mkv: it has no sound"),
     ],
 )
 def test_what_cannot_be_done_is_said(ffmpeg, tmp_path, monkeypatch, options, words):

@@ -257,7 +257,8 @@ def _ffmpeg(path):
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").split("\n")
                 reason = next((line.strip() for line in lines if line.strip()), f"exit status {process.returncode}")
-                raise AudioError(f"{path}: ffmpeg cannot read it ({reason})")
+                reason = "it has no sound" if "matches no streams" in reason else f"ffmpeg cannot read it ({reason})"
+                raise AudioError(f"{path}: {reason}")
             return data
 
         try:

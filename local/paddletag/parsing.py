@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from paddletag.runtime import UserError, show
+from paddletag.runtime import UserError, log, show
 
 THRESHOLD = 0.3  # of the scores, where none is given
 TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decoders differ
@@ -61,14 +61,26 @@ def check_length(arrays, sound, seconds):
         raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
 
 
-def sound_file(arrays, path):
-    """The path of the sound that a tagging result, read from `path`, is of. UserError if it is no longer there."""
+def sound_file(arrays, path, given=None):
+    """The sound that a tagging result, read from `path`, is of: `given`, or where it was when it was tagged.
+
+    UserError if it is no longer there, or has changed since; a warning if `given` has another size.
+    """
     try:
-        sound = Path(json.JSONDecoder().raw_decode(str(arrays["source"]))[0][0])
+        sound, *before = json.JSONDecoder().raw_decode(str(arrays["source"]))[0][:3]  # size, time of change
+        sound = Path(sound)
     except (KeyError, ValueError, IndexError, TypeError):  # PaddleAudio's, or of a pipe
+        if given:
+            return Path(given)
         raise UserError(f"{path}: does not say which file it is of: name it with --audio") from None
+    if given:
+        if Path(given).is_file() and Path(given).stat().st_size != before[0]:
+            log.warning("%s: has another size than the file that was tagged, %s: is it the same sound?", given, sound)
+        return Path(given)
     if not sound.is_file():
         raise UserError(f"{path}: is of {sound}, which is no longer there: name the file with --audio")
+    if [sound.stat().st_size, sound.stat().st_mtime_ns] != before:
+        raise UserError(f"{sound}: has changed since it was tagged: tag it again (stage 4), or name it with --audio")
     return sound
 
 

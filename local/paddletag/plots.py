@@ -169,8 +169,7 @@ def learning_curve(rows, title=""):
                         color=ORANGE if valid else BLUE, label="validation" if valid else "training",
                     )  # fmt: skip
             axes.set_ylabel(name)
-        if any("valid_loss" in row for row in rows):
-            every[0].legend()
+        every[0].legend()
         _title(figure, title)
         every[-1].set_xlabel("epoch")
         every[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))

@@ -50,7 +50,7 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
     data = {
         "file": Path(sound).name,
         "seconds": seconds,
-        "model": str(arrays.get("model", "")),
+        "model": " ".join([str(arrays.get("backbone", "")), str(arrays.get("model", ""))[:12]]).strip(),
         "labels": [str(label) for label in arrays["labels"][kept]],
         "classes": len(peaks),
         "left_out_peak": float(peaks[left_out].max()) if len(left_out) else 0,

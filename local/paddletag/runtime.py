@@ -100,7 +100,11 @@ def atomic(path):
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        error.filename = str(path)  # the temporary name means nothing to the user
+        raise
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)

@@ -57,7 +57,7 @@ class Screen:
         self.bars_box = even((panel[0] + self.pad, panel[1] + self.pad, panel[2] - self.pad, panel[3] - self.pad))
         self.clock_box = even((width - margin - px(300), px(14), width - margin, px(50)))
         self.margin = margin
-        self.strip = functools.lru_cache(64)(self._strip)
+        self.strip = functools.lru_cache(256)(self._strip)
 
     def px(self, points):
         """Pixels of a length that is given for a screen of 720 lines, or columns."""
@@ -101,15 +101,15 @@ class Screen:
         return image
 
     def bars(self, rows):
-        """(image, its corner) of the bars: of rows of (class, its score, the length of its bar from 0 to 1)."""
+        """(image, its corner) of the bars: of rows of (class, what it shows: from 0 to 1)."""
         left, top, right, bottom = self.bars_box
         image = Image.new("RGB", (right - left, bottom - top), PANEL)
-        for n, (k, score, length) in enumerate(rows):
+        for n, (k, score) in enumerate(rows):
             strip, bar = self.strip(k, f"{score:.2f}", score >= parsing.THRESHOLD)
             y = round(n * image.height / self.top_k)
             image.paste(strip, (0, y))
             box = bar[0], y + bar[1], bar[2], y + bar[3]
-            paste_rounded(image, box, self.px(4), ACCENT if score >= parsing.THRESHOLD else LANE, min(1, length))
+            paste_rounded(image, box, self.px(4), ACCENT if score >= parsing.THRESHOLD else LANE, score)
         return image, (left, top)
 
     def _strip(self, k, score, bright):

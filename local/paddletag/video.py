@@ -25,7 +25,8 @@ PAGE_SECONDS = 30  # of a long sound: about as much is shown at a time
 GLIDE = 0.16  # seconds in which a bar reaches its length
 BT709 = (0.1826, 0.6142, 0.0620, 16, -0.1006, -0.3386, 0.4392, 128, 0.4392, -0.3989, -0.0403, 128)  # RGB -> limited YUV
 COLOURS = "-color_range tv -colorspace bt709 -color_primaries bt709 -color_trc bt709".split()
-ENCODING = "-map 1:a -c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p".split() + COLOURS
+ENCODING = "-map 1:a -c:v libx264 -pix_fmt yuv420p".split() + COLOURS
+FLAT, MOVING = "-preset veryfast -crf 20".split(), "-preset superfast -crf 23".split()  # a film costs more to encode
 ENCODING += "-c:a aac -b:a 160k -map_metadata -1 -movflags +faststart -f mp4".split()
 
 
@@ -111,7 +112,7 @@ def frames(screen, arrays, pictures, edges, fps, count):
         before, since = scores[max(0, i - 1)], offsets[max(0, i - 1)]
         glide = min(GLIDE, (offsets[i] - since) / 2)
         part = min(1, (now - since) / glide) if glide > 0 else 1
-        bars = [(k, float(scores[i, k]), float(before[k] + part * (scores[i, k] - before[k]))) for k in rows]
+        bars = [(k, float(before[k] + part * (scores[i, k] - before[k]))) for k in rows]
         for name, content in (("bars", bars), ("clock", f"{clock(now)} / {clock(seconds)}")):
             if shown.get(name) != content:
                 shown[name] = content
@@ -194,7 +195,7 @@ def encoder(program, output, path, film, size, fps, count):
         inputs += ["-framerate", f"{fps:g}", "-i", "pipe:0"]
         inputs += ["-f", "f32le", "-ar", str(source.rate), "-ac", str(channels), "-i", f"pipe:{read_end}"]
         inputs += film_options(path, film, count) if film else ["-map", "0:v"]
-        command = [program, "-v", "error", *inputs, *ENCODING, "-y", f"file:{output}"]
+        command = [program, "-v", "error", *inputs, *ENCODING, *(MOVING if film else FLAT), "-y", f"file:{output}"]
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, pass_fds=[read_end])
         finally:

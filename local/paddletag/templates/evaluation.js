@@ -132,7 +132,8 @@ function settings(value, prefix = "") {
 const epochs = data.history.epoch || [];
 const mistakes = clips.filter(wrong);
 const CURVES = {
-  loss: "Loss", valid_loss: "Loss, validation", accuracy: "Accuracy", valid_accuracy: "Accuracy, validation",
+  loss: "Loss, training", valid_loss: "Loss, validation",
+  accuracy: "Accuracy, training", valid_accuracy: "Accuracy, validation",
   valid_mAP: "mAP, validation", lr: "Learning rate", skipped: "Steps left out",
 };
 const curves = Object.keys(CURVES).filter((key) => (data.history[key] || []).some((value) => value !== null && (key !== "skipped" || value > 0)));
@@ -153,3 +154,7 @@ if (epochs.length) {
 }
 main.append(el("section", null, el("details", null, el("summary", null, "Configuration"),
   el("table", { className: "settings" }, el("tbody", null, ...settings(data.about))))));
+
+document.addEventListener("play", ({ target }) => {
+  for (const other of document.querySelectorAll("audio")) if (other !== target) other.pause();
+}, true);

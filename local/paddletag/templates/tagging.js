@@ -76,7 +76,7 @@ const picture = el("div", { className: "track spectrogram" },
   }));
 const lanes = el("div");
 const timeline = el("div", { className: "timeline" },
-  ...[["Waveform", wave], ["Log-mel spectrogram", picture], ["", ruler]].map(([name, track]) => el("div", { className: "row" },
+  ...[[`Waveform, peak ${Math.max(...data.peaks).toFixed(2)}`, wave], ["Log-mel spectrogram", picture], ["", ruler]].map(([name, track]) => el("div", { className: "row" },
     el("div", { className: "name faint" }, ...(name ? [name] : [])), track)),
   lanes,
   el("div", { className: "over" }, cursor));
@@ -190,12 +190,12 @@ filter.oninput = draw;
 more.onclick = () => { all = !all; draw(); };
 
 main.append(
-  head(data.file, `${clock(data.seconds)} · ${windows} window${windows === 1 ? "" : "s"} · model ${data.model.slice(0, 12) || "not named"}`),
+  head(data.file, `${clock(data.seconds)} · ${windows} window${windows === 1 ? "" : "s"} · model ${data.model || "not named"}`),
   section(null, el("div", { className: "controls" }, play, time, el("label", null, "Speed", speed), el("label", null, "Zoom", zoom)),
     alertLine, scroller,
     el("p", { className: "controls" }, more),
     el("p", { className: "faint small" }, el("kbd", null, "Space"), " plays and pauses, ", el("kbd", null, "←"), " ", el("kbd", null, "→"),
-      " move by a second (with ", el("kbd", null, "Shift"), " by a tenth), ", el("kbd", null, "↑"), " ", el("kbd", null, "↓"), " walk through the events.")),
+      " move by a second (with ", el("kbd", null, "Shift"), " by a tenth), ", el("kbd", null, "↑"), " ", el("kbd", null, "↓"), " walk through the events, ", el("kbd", null, "Enter"), " plays one.")),
   el("section", null, count,
     el("div", { className: "controls" }, el("label", null, "Threshold", slider, shownThreshold), el("label", null, "Class", filter)),
     left, el("div", { className: "scroll events" }, events.table), events.note),
@@ -255,7 +255,9 @@ function update() {
 
 document.addEventListener("keydown", (event) => {
   const target = event.target.tagName;
-  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || target === "INPUT" || target === "SELECT") return;
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
+  const slides = event.target.type === "range"; // its arrows are its own
+  if ((target === "INPUT" && !(slides && event.key === " ")) || target === "SELECT") return;
   if (event.key === " " && target !== "BUTTON") toggle();
   else if (event.key === "ArrowLeft") seek(audio.currentTime - (event.shiftKey ? 0.1 : 1));
   else if (event.key === "ArrowRight") seek(audio.currentTime + (event.shiftKey ? 0.1 : 1));
