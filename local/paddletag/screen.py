@@ -57,7 +57,8 @@ class Screen:
         self.bars_box = even((panel[0] + self.pad, panel[1] + self.pad, panel[2] - self.pad, panel[3] - self.pad))
         self.clock_box = even((width - margin - px(300), px(14), width - margin, px(50)))
         self.margin = margin
-        self.strip = functools.lru_cache(256)(self._strip)
+        self.strip = functools.lru_cache(64)(self._strip)
+        self.number = functools.lru_cache(256)(self._number)
 
     def px(self, points):
         """Pixels of a length that is given for a screen of 720 lines, or columns."""
@@ -105,15 +106,27 @@ class Screen:
         left, top, right, bottom = self.bars_box
         image = Image.new("RGB", (right - left, bottom - top), PANEL)
         for n, (k, score) in enumerate(rows):
-            strip, bar = self.strip(k, f"{score:.2f}", score >= parsing.THRESHOLD)
+            bright = score >= parsing.THRESHOLD
+            strip, bar, middle, font = self.strip(k, bright)
+            number = self.number(f"{score:.2f}", font, bright)
             y = round(n * image.height / self.top_k)
             image.paste(strip, (0, y))
+            image.paste(number, (image.width - number.width, round(y + middle - number.height / 2)))
             box = bar[0], y + bar[1], bar[2], y + bar[3]
-            paste_rounded(image, box, self.px(4), ACCENT if score >= parsing.THRESHOLD else LANE, score)
+            paste_rounded(image, box, self.px(4), ACCENT if bright else LANE, score)
         return image, (left, top)
 
-    def _strip(self, k, score, bright):
-        """(image of a row with an empty bar, the bar's box): the label beside the bar, or above it."""
+    def _number(self, text, font, bright):
+        """A score as an image that ends where the row ends."""
+        image = Image.new("RGB", (self.px(56), 2 * (2 * font // 3)), PANEL)
+        end = image.width - 1, image.height / 2
+        draw_text(ImageDraw.Draw(image), end, text, font, TEXT if bright else FAINT, "rm")
+        return image
+
+    def _strip(self, k, bright):
+        """A row without its score, the label beside the bar or above it: (image with an empty bar, the bar's box, the
+        height at which the score goes, the size of its font).
+        """
         px, colour = self.px, TEXT if bright else FAINT
         width, height = self.bars_box[2] - self.bars_box[0], (self.bars_box[3] - self.bars_box[1]) // self.top_k
         if self.stacked:
@@ -125,10 +138,9 @@ class Screen:
         image = Image.new("RGB", (width, height), PANEL)
         draw = ImageDraw.Draw(image)
         draw_text(draw, (0, text), self.labels[k], font, colour, width=(x or width - px(60)) - px(12))
-        draw_text(draw, (width - 1, text), score, font, colour, "rm")
         bar = x, round(middle - thick / 2), end, round(middle + thick / 2)
         paste_rounded(image, bar, px(4), LINE)
-        return image, bar
+        return image, bar, text, font
 
     def clock(self, text):
         """(image, its corner) of the time."""

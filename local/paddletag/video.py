@@ -26,7 +26,8 @@ GLIDE = 0.16  # seconds in which a bar reaches its length
 BT709 = (0.1826, 0.6142, 0.0620, 16, -0.1006, -0.3386, 0.4392, 128, 0.4392, -0.3989, -0.0403, 128)  # RGB -> limited YUV
 COLOURS = "-color_range tv -colorspace bt709 -color_primaries bt709 -color_trc bt709".split()
 ENCODING = "-map 1:a -c:v libx264 -pix_fmt yuv420p".split() + COLOURS
-FLAT, MOVING = "-preset veryfast -crf 20".split(), "-preset superfast -crf 23".split()  # a film costs more to encode
+FLAT = "-preset veryfast -crf 20".split()
+MOVING = "-preset superfast -crf 23 -tune zerolatency".split()  # a film costs more to encode
 ENCODING += "-c:a aac -b:a 160k -map_metadata -1 -movflags +faststart -f mp4".split()
 
 
