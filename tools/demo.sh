@@ -40,8 +40,8 @@ PYTHON
 cat <<'TEXT'
 
   model              demo/exp/fold1/            (model.safetensors, model.json)
-  report             demo/exp/RESULTS.md
-  confusion matrix   demo/exp/fold1/confusion.png
+  results            demo/exp/RESULTS.md
+  report             demo/exp/fold1/report.html   (for a browser: mistakes to hear, confusion matrix, learning curve)
 
 Next:
   your own sound     .venv/bin/python local/audio_tag.py --model demo/exp/fold1 --wav YOUR.wav
