@@ -104,7 +104,7 @@ def headline(runs):
 
 
 def cell(text):
-    """A label as the text of a Markdown table's cell, whatever it holds."""
+    """A name as text in Markdown, in a table too, whatever it holds."""
     text = html.escape(runtime.one_line(text), quote=False)
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
 
@@ -120,7 +120,7 @@ def report(title, runs):
     """The text of RESULTS.md."""
     meta = runs[0][3]
     key, name, factor, digits = METRICS[meta["task"]]
-    lines = [f"# Results: {title}", "", f"**{headline(runs)}**", ""]
+    lines = [f"# Results: {cell(title)}", "", f"**{headline(runs)}**", ""]
     commands = dict.fromkeys(run["command"] for *_, run in runs if run["command"])
     if commands:
         lines += ["```bash", *commands, "```", ""]

@@ -70,6 +70,16 @@ def test_exit_status_and_line(monkeypatch, capsys, error, status, words):
     assert line.startswith("prepare.py: ") and words in line and line.count("\n") == 1
 
 
+@pytest.mark.parametrize("line", ["a  b.wav: gone", "café 猫.wav"])
+def test_a_line_is_left_as_it_is(line):
+    assert runtime.one_line(line) == line and str(UserError(line)) == line
+
+
+def test_a_text_becomes_a_line_that_no_terminal_obeys():
+    assert str(UserError(" a\n  b\t\r\nc \x1b[31m\u202e\udcff ")) == r"a b c \x1b[31m\u202e\udcff"
+    assert runtime.show("x\n" * 500) == ("x " * 50)[:100]
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError("of no file")])
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):

@@ -67,19 +67,19 @@ def sound_file(arrays, path, given=None):
     UserError if it is no longer there, or has changed since; a warning if `given` has another size.
     """
     try:
-        sound, *before = json.JSONDecoder().raw_decode(str(arrays["source"]))[0][:3]  # size, time of change
+        sound, size, changed = json.JSONDecoder().raw_decode(str(arrays["source"]))[0][:3]
         sound = Path(sound)
     except (KeyError, ValueError, IndexError, TypeError):  # PaddleAudio's, or of a pipe
         if given:
             return Path(given)
         raise UserError(f"{path}: does not say which file it is of: name it with --audio") from None
     if given:
-        if Path(given).is_file() and Path(given).stat().st_size != before[0]:
+        if Path(given).is_file() and Path(given).stat().st_size != size:
             log.warning("%s: has another size than the file that was tagged, %s: is it the same sound?", given, sound)
         return Path(given)
     if not sound.is_file():
         raise UserError(f"{path}: is of {sound}, which is no longer there: name the file with --audio")
-    if [sound.stat().st_size, sound.stat().st_mtime_ns] != before:
+    if (sound.stat().st_size, sound.stat().st_mtime_ns) != (size, changed):
         raise UserError(f"{sound}: has changed since it was tagged: tag it again (stage 4), or name it with --audio")
     return sound
 

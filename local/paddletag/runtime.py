@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -85,8 +86,9 @@ def _fail(name, message):
 
 
 def one_line(text):
-    """A text with nothing in it that a terminal would obey: white space as a blank, the rest escaped."""
-    text = " ".join(str(text).split())
+    """A text with nothing in it that a terminal would obey: ends of lines as a blank, the rest escaped."""
+    parts = re.split(r"[^\S ]+", str(text))  # not at blanks: a file's name may have several
+    text = " ".join(filter(None, map(str.strip, parts)))
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

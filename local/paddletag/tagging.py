@@ -40,8 +40,7 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, pad="zero", batch
     window: seconds, every `hop` seconds (default: `window`); 0: the whole sound as one row, as evaluation computes it.
     pad: what makes a sound as long as one window: "zero", or "repeat" (itself). The arrays:
     time [N]: a window's start as a fraction of the sound; start, end [N]: in seconds; scores [N, C]; labels [C]; model
-    (a checksum), backbone;
-    embeddings [N, D] if `predict` gives them.
+    (its checksum); backbone; embeddings [N, D] if `predict` gives them.
     """
 
     def pieces():
@@ -316,5 +315,5 @@ def _arrays(meta, cut, rows):
     start, end, whole = cut.spans()
     arrays = {"time": start / whole, "start": start, "end": end}
     arrays.update({name: cut.reduce(values[:]) for name, values in rows.items()})
-    names = {name: np.array(meta[key]) for name, key in (("model", "sha256"), ("backbone", "backbone"))}
-    return {**arrays, "labels": np.array(meta["labels"]), **names}
+    arrays |= {"labels": np.array(meta["labels"]), "model": np.array(meta["sha256"])}
+    return {**arrays, "backbone": np.array(meta["backbone"])}
