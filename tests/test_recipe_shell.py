@@ -22,7 +22,10 @@ name, words = os.path.basename(sys.argv[0])[:-3], sys.argv[1:]
 fold = words[words.index("--fold") + 1] if "--fold" in words else "-"
 keys = "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS RECIPE_CALLER RECIPE_COMMAND PADDLETAG_PROGRESS PADDLE_TRAINERS_NUM"
 call = {"name": name, "argv": words, "cwd": os.getcwd(), "env": {key: os.environ.get(key) for key in keys.split()}}
-open(f"{os.environ['RECORDS']}/{time.time_ns()}.json", "w").write(json.dumps({**call, "began": time.time()}))
+record = f"{os.environ['RECORDS']}/{time.time_ns()}"
+with open(record, "w") as file:
+    json.dump({**call, "began": time.time()}, file)
+os.rename(record, record + ".json")  # a test may be looking
 print(name, "says", fold)
 behaviour = json.loads(os.environ.get("BEHAVIOUR", "{}")).get(f"{name} {fold}", {})
 time.sleep(behaviour.get("sleep", 0))
@@ -60,7 +63,7 @@ class Recipe:
         return process
 
     def calls(self):
-        return [json.loads(path.read_text()) for path in sorted(self.records.iterdir())]
+        return [json.loads(path.read_text()) for path in sorted(self.records.glob("*.json"))]
 
     def names(self):
         return [call["name"] for call in self.calls()]
