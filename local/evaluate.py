@@ -61,6 +61,8 @@ def main():
         return
     targets, where = dataset.multi_hot(records, labels), manifest.words(fold)
     found = metrics.evaluate(meta["task"], scores, targets, labels)
+    if text := manifest.crossing(clips):
+        found["crossing"] = text
     arrays = {"ids": np.array([record["id"] for record in records]), "scores": scores, "targets": targets}
     arrays["labels"] = np.array(labels)
     with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:

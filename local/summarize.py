@@ -148,6 +148,8 @@ def report(title, runs):
     if (copies := runs[0][2].get("tta", 1)) > 1:
         chosen += f" Scores are means over {copies} copies of each clip, rolled in time."
     lines += ["", chosen, ""]
+    if text := runs[0][2].get("crossing"):
+        lines += [f"{cell(text)}.", ""]
     confused = Counter()
     for _, _, metrics, _ in runs:
         confused.update({(true, guess): n for true, guess, n in metrics.get("confused", [])})

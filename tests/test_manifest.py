@@ -35,7 +35,6 @@ def change(n, **values):
         (change(3, audio="nowhere/3.wav"), "nowhere/3.wav: no such file"),
         (change(3, audio="."), ".: no such file"),
         (change(3, fold=1), "data.label: 'rain' occurs in fold 1 only"),
-        (lambda rows, labels: [row.update(group="g") for row in rows[:2]], "1.wav: its group 'g' lies on both sides"),
         (lambda rows, labels: [row.update(fold=1) for row in rows], "data.fold: all clips are in fold 1"),
         (lambda rows, labels: rows.clear(), "data.fold: there are no clips"),
         (lambda rows, labels: labels.append("snow"), "data.label: 'snow' has no clip"),
@@ -59,9 +58,22 @@ def test_named_splits_are_held_apart_like_folds(records, tmp_path):
         del record["fold"]
         record.update(split=split, group=split)
     manifest.write(tmp_path / "data", records, ["dog", "rain"], [])
-    records[1]["group"] = "train"
-    with pytest.raises(UserError, match="group 'train' lies on both sides of a split: train and test"):
-        manifest.write(tmp_path / "data", records, ["dog", "rain"], [])
+
+
+def test_groups_that_cross_a_published_split_are_counted_and_named(records, tmp_path):
+    assert manifest.crossing(records) == ""
+    for record, group in zip(records, ("a", "a", "b", "b"), strict=True):
+        record["group"] = group
+    sides = {group: {r["fold"] for r in records if r["group"] == group} for group in "ab"}
+    text = manifest.crossing(records)
+    assert sides == {"a": {1, 2}, "b": {1, 2}} and "2 groups with 4 clips" in text and "a (folds 1, 2)" in text
+    manifest.write(tmp_path / "data", records, ["dog", "rain"], [])
+    for n, record in enumerate(records):
+        del record["fold"]
+        record.update(split=("train", "test")[n % 2], group="g" if n < 3 else "other")
+    assert "1 groups with 3 clips" in manifest.crossing(records) and "g (splits test, train)" in manifest.crossing(records)
+    many = [{"id": f"{k}", "group": f"g{k // 2:02d}", "fold": k % 2} for k in range(40)]
+    assert "20 groups with 40 clips" in manifest.crossing(many) and "g05" not in manifest.crossing(many)
 
 
 def test_written_and_read(records, tmp_path):

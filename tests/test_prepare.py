@@ -1,8 +1,11 @@
 """Stage 0 as a user meets it: every layout by YAML alone, what is printed, and what is found at a second run."""
 
+import csv
+
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 from paddletag import manifest
 from prepared import call, refusal
 
@@ -107,8 +110,35 @@ def test_a_group_on_both_sides(sounds):
     )  # fmt: skip
     (sounds.raw / "a.csv").write_text(table)
     yaml = "data: {metadata: a.csv, audio: '{file}', label: kind, split: part, group: who}"
-    assert "5.wav: its group 'w2' lies on both sides of a split: train and test" in sounds.refuses(yaml)
-    sounds.prepare(yaml.replace(", group: who", ""))
+    made = yaml.replace("split: part, ", "")
+    assert "data.folds: 6 folds need as many groups" in sounds.refuses(made, "data.folds", "6")
+    text = sounds.prepare(yaml)  # the data set's own split: a warning
+    assert text.count("WARNING") == 1 and "1 groups with 2 clips" in text and "w2 (splits test, train)" in text
+    assert "WARNING" not in sounds.prepare(yaml.replace(", group: who", ""))
+    text = sounds.prepare(made, "data.folds", "3")  # our own folds keep groups whole
+    records, _ = manifest.read(sounds.data)
+    assert "WARNING" not in text and manifest.crossing(records) == ""
+
+
+def test_the_table_of_esc50_itself(sounds, shared):
+    """Its 2000 rows, four recordings of which lie in two folds, with stand-ins for its sound."""
+    table = shared("data/esc50/meta/esc50.csv")
+    rows = [row for row in csv.DictReader(table.open())]
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (len(rows), 64)).astype(np.float32)
+    for row, sound in zip(rows, wave, strict=True):
+        path = sounds.raw / "audio" / row["filename"]
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, sound, 16000, format="WAV")
+    (sounds.raw / "meta").mkdir()
+    (sounds.raw / "meta/esc50.csv").write_bytes(table.read_bytes())
+    config = ROOT / "examples/esc50/conf/mn04.yaml"
+    call("prepare", *("--config", config, "--raw", sounds.raw, "--data", sounds.data, "--opts", "model.weights", "none"))
+    text = sounds.capsys.readouterr().out
+    records, labels = manifest.read(sounds.data)
+    assert len(records) == 2000 and len(labels) == 50 and labels[0] == "dog"
+    assert [sum(r["fold"] == k for r in records) for k in range(1, 6)] == [400] * 5
+    (line,) = [line for line in text.splitlines() if "lie in more than one" in line]
+    assert "4 groups" in line and "131943 (folds 2, 3)" in line and "234879 (folds 4, 5)" in line
 
 
 def test_splits_of_lists(sounds):

@@ -56,6 +56,15 @@ def test_mean_and_sample_standard_deviation(exp):
     assert "| 2 | 90.00 | 85.00 to 93.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
 
 
+def test_groups_that_cross_the_folds_are_repeated(exp):
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    assert "g_1" not in (exp / "RESULTS.md").read_text()
+    for fold in ACCURACY:
+        change(exp / f"fold{fold}/metrics.json", crossing="1 groups with 2 clips lie in ...: g_1 (folds 1, 2)")
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    assert (exp / "RESULTS.md").read_text().count("g_1 (folds 1, 2)") == 1
+
+
 def test_the_picture_is_of_all_folds(exp, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append((figure, path)))

@@ -21,6 +21,7 @@ from paddletag.runtime import UserError
 NAME = "manifest.jsonl"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
+SHOWN = 5  # groups that a message names
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
@@ -30,11 +31,13 @@ def side(record):
 
 
 def check(records, labels, listed=False):
-    """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that leak or cannot work.
+    """What every reader relies on. UserError for duplicate ids, unknown labels, and splits that cannot work.
 
     listed: the labels come from a list (data.labels), so that some may have no clips, or none to learn from.
+    Groups on several sides of a split are not refused: a data set may publish such a split (`crossing`), and the
+    splits that are made here keep groups whole.
     """
-    known, seen, groups = set(labels), {}, {}
+    known, seen = set(labels), {}
     sides = defaultdict(set)  # of each label
     for name in labels:
         if name.splitlines() != [name]:
@@ -49,9 +52,6 @@ def check(records, labels, listed=False):
             if name not in known:
                 raise UserError(f"{record['audio']}: its label {name!r} is not in {LABELS}")
             sides[name].add(here)
-        if "group" in record and groups.setdefault(record["group"], here) != here:
-            both = f"{groups[record['group']]} and {here}"
-            raise UserError(f"{record['audio']}: its group {record['group']!r} lies on both sides of a split: {both}")
     found = set(seen.values())
     splits = any(isinstance(here, str) for here in found)
     if splits and not {"train", "test"} <= found:
@@ -73,6 +73,25 @@ def check(records, labels, listed=False):
                 f"data.label: {name!r} occurs in {words(*sides[name])} only: a model tested on that fold would never"
                 " have met it; give it clips in other folds, or leave it out"
             )
+
+
+def crossing(records):
+    """One line on the groups that have clips in several folds or splits; empty where there are none."""
+    sides, clips = defaultdict(set), Counter()
+    for record in records:
+        if "group" in record:
+            sides[record["group"]].add(side(record))
+            clips[record["group"]] += 1
+    groups = sorted(group for group, found in sides.items() if len(found) > 1)
+    if not groups:
+        return ""
+    kind = "splits" if any(isinstance(name, str) for name in sides[groups[0]]) else "folds"
+    few = [f"{runtime.show(group)} ({kind} {', '.join(map(str, sorted(sides[group])))})" for group in groups[:SHOWN]]
+    more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+    return (
+        f"{len(groups)} groups with {sum(clips[group] for group in groups)} clips lie in more than one of the {kind}"
+        f" that the data set publishes: {', '.join(few)}{more}"
+    )
 
 
 def words(side):

@@ -134,6 +134,8 @@ def warnings(records, labels, sounds):
         verb = {"train": "learnt", "valid": "validated", "test": "tested"}[split]
         lacking = [name for name in labels if counts[name] and not there[name]]
         warn(f"{{n}} classes have no clips in {split}, so that they are not {verb}", lacking)
+    if text := manifest.crossing(records):
+        lines.append(f"{text}: a model is tested on recordings that it has partly heard")
     across, relabelled, copies = [], [], []
     for group in _same_sound(records, sounds):
         text = " = ".join(record["id"] for record in group)
