@@ -34,8 +34,8 @@ def main():
         raise UserError(f"classic.classifier is none: choose one of {', '.join(kinds)}, or train a network: train.py")
     if config.task != "single_label":
         raise UserError(f"task {config.task}: classic baselines are for single_label: train a network: train.py")
-    if distributed.rank():
-        return
+    if (ranks := distributed.world_size()) > 1:
+        raise UserError(f"train_classic.py runs as one process, not as {ranks}: start it without a launcher")
     if args.extend:
         raise UserError("--extend true: a classic baseline has no epochs: train it anew, with another --exp")
     exp, fold = Path(args.exp), args.fold

@@ -93,6 +93,23 @@ def test_all_stages_on_toy_data(run, tmp_path):
     finished(tmp_path, place, config.load(EXAMPLES / name / conf).task)
 
 
+@pytest.mark.parametrize(
+    "conf", ["knn", "embeddings", *(pytest.param(name, marks=pytest.mark.full) for name in ("svm", "forest"))]
+)
+def test_classic_baselines_with_two_processes(conf, tmp_path):
+    """Features and evaluation are launched on two, and the fit is one process between them."""
+    make(tmp_path / "toy", "--clips-per-class", 10)
+    opts = "data.clip_seconds 2 model.name mn01_as model.weights none features.shard_size 20"
+    done = recipe(
+        "esc50", "--config", f"conf/classic_{conf}.yaml", "--raw", "toy", "--data", "d", "--exp", "e", "--folds", "1",
+        "--nproc", 2, "--stop-stage", 3, "--opts", opts, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / "e/fold1/metrics.json").read_text())
+    assert metrics["n"] == 24 and 0 <= metrics["accuracy"] <= 1
+    assert json.loads((tmp_path / "e/fold1/model.json").read_text())["run"]["processes"] == 1
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "place", "toy", "key", "lowest"),

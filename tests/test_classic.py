@@ -174,6 +174,12 @@ def test_from_training_to_the_table(data, tmp_path, features, kind):
     np.testing.assert_allclose(found["scores"][0], expected, atol=0.02)  # stored features are float16
 
 
+def test_a_launcher_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    assert "one process" in refusal("train_classic", *train(data, tmp_path / "fold1", "mfcc", "knn"))
+    assert not (tmp_path / "fold1" / "model.json").exists()
+
+
 def test_what_is_loaded_scores_as_what_was_saved(data, tmp_path, monkeypatch):
     saved = {}
     to_arrays = classic.Classic.to_arrays

@@ -261,6 +261,8 @@ failed() { # failed STATUS: say in one line what failed, unless that has been sa
 
 stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER <= --stop-stage
   ((stage <= $1 && $1 <= stop_stage)) || return 0
+  # Scikit-learn fits in one process, whatever --nproc and --nnodes say.
+  [[ $3 != launch || $4 != */train_classic.py ]] || set -- "$1" "$2" "$python" "${@:4}"
   [[ $3 == launch || $node_rank == 0 ]] || return 0 # the other nodes meet node 0 in its next launch
   step="stage $1: $2${fold:+ ($said)}"
   job=$2${seed:+.seed$seed}${fold:+.$place}
