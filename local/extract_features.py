@@ -27,7 +27,9 @@ def main():
     records, _ = manifest.read(args.data, with_rejected=True)
     workers = args.workers or max(1, runtime.cores() // distributed.local_world_size())
     settings = (config.data.clip_seconds, config.features.shard_size, config.data.max_rejected)
-    folder, counts = shards.extract(args.data, records, front_end, *settings, workers, rank, ranks)
+    folder = shards.folder(args.data, front_end, config.data.clip_seconds)
+    with runtime.locked(folder, owner=distributed.launch_name()):
+        _, counts = shards.extract(args.data, records, front_end, *settings, workers, rank, ranks)
     if counts["rejected"]:
         log.warning("%d clips cannot be used: see %s/%s", counts["rejected"], args.data, manifest.REJECTED)
     if counts["made"]:

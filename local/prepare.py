@@ -23,8 +23,12 @@ def main():
     config = configs.load(args.config, args.opts)
     runtime.start_log()
     models.warn_of_missing_weights(config)  # before hours of work that would end in stage 2
-    data = Path(args.data)
+    with runtime.locked(Path(args.data) / manifest.NAME):
+        prepare(args, config, Path(args.data))
 
+
+def prepare(args, config, data):
+    """Make what the folder `data` does not hold yet of the data set."""
     state = data / "prepare.json"
     before = runtime.read_json(state, "") if state.exists() else {}
     again = before.get("raw") if not (data / "raw").exists() else None  # where it was given last time

@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 from paddletag import frontend, manifest, shards
 from paddletag.runtime import UserError
+from prepared import prepare
 
 LOCAL = Path(__file__).resolve().parents[1] / "local"
 SECONDS = 0.2
@@ -330,3 +333,55 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path):
     assert (few[0], many[0]) == (40, 400)
     assert sum(path.stat().st_size for path in (tmp_path / "many").rglob("*.arrow")) > 70 << 20
     assert many[1] - few[1] < 30, (few, many)
+
+
+def pair(data, tmp_path, *options, **env):
+    """Two runs of stage 1 on one folder, started together: their outputs."""
+    path = tmp_path / "a.yaml"
+    path.write_text("data: {clip_seconds: 0.3}\nmodel: {name: mn01_as, weights: none}\nfeatures: {shard_size: 2}\n")
+    command = [sys.executable, str(LOCAL / "extract_features.py"), "--config", path, "--data", data, *options]
+    kinds = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {**os.environ, **env}}
+    runs = [subprocess.Popen([*map(str, command)], **kinds) for _ in range(2)]
+    return [(*run.communicate(timeout=120), run.returncode) for run in runs]
+
+
+def test_two_runs_share_a_folder(tmp_path):
+    """The second waits for the first, says for whom, and finds its work done."""
+    records, _ = prepare(tmp_path / "data", clips=40, seconds=2)
+    for _ in range(3):
+        shutil.rmtree(tmp_path / "data/features")
+        outputs = pair(tmp_path / "data", tmp_path, "--workers", 1)
+        assert [status for *_, status in outputs] == [0, 0], outputs
+        texts = sorted((text for text, _, _ in outputs), key=lambda text: "up to date" in text)
+        assert f"log-mels of {len(records)} clips" in texts[0] and f"up to date: {len(records)} clips" in texts[1]
+        assert re.search(r"waiting for process \d+ on \S+, which is making ", texts[1])
+        (folder,) = (tmp_path / "data/features").iterdir()
+        assert all(path.suffix == ".arrow" for path in folder.iterdir())
+
+
+HOLD = """
+import sys, time
+from paddletag import runtime
+with runtime.locked(sys.argv[1], owner=sys.argv[2]):
+    print("in", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+def test_a_killed_holder_gives_way(tmp_path):
+    """The kernel releases the lock of a process that gets SIGKILL; ranks of one launch hold it together."""
+
+    def start(owner, seconds):
+        command = [sys.executable, "-c", HOLD, str(tmp_path / "x"), owner, str(seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=LOCAL)
+
+    ranks = [start("launch A", 60), start("launch A", 60)]
+    assert [rank.stdout.readline() for rank in ranks] == ["in\n"] * 2
+    other, alone = start("launch B", 0), start("", 0)
+    for rank in ranks:
+        time.sleep(0.5)
+        assert other.poll() is None and alone.poll() is None
+        rank.kill()
+        rank.communicate()
+    assert other.communicate(timeout=20)[0] == alone.communicate(timeout=20)[0] == "in\n"
+    assert not list(tmp_path.iterdir())  # the last one removes the lock's file

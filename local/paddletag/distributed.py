@@ -34,6 +34,11 @@ def local_world_size():
     return int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
 
 
+def launch_name() -> str:
+    """What the processes of this launch have in common, and nobody else has; empty for a process that runs alone."""
+    return f"the launch at {os.environ['PADDLE_MASTER']}" if world_size() > 1 else ""
+
+
 def init(device="cpu"):
     """Compute on `device` ("cpu" or "gpu") and meet the other ranks: gloo on CPUs, NCCL on GPUs. To be called first."""
     import paddle

@@ -13,8 +13,11 @@ import os
 import platform
 import re
 import signal
+import socket
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -123,36 +126,70 @@ def atomic(path):
 
 
 @contextlib.contextmanager
-def locked(path, wait=True):
+def locked(path: str | Path, wait: bool = True, owner: str = "") -> Iterator[None]:
     """Keep other processes that ask for the same `path` out of the block: they wait for its end.
 
-    wait: False for a UserError instead. Where the file system knows no locks, all are let in.
+    owner: processes that give the same text, such as the ranks of one launch, are in the block together. wait: False
+    for a UserError instead of waiting. The kernel releases the lock when its holder dies, in whatever way. Where the
+    file system knows no locks, all are let in.
     """
     path = Path(path)
-    lock = path.with_name(f"{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, waiting_for = path.with_name(f"{path.name}.lock"), None
     while True:
-        file = open(lock, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise UserError(f"{path}: another process is at work there: wait for its end, or end it") from None
-            log.info("waiting for another process that makes %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
+        file = open(lock, "a+")
+        holder = _take_lock(file, owner)
         # Whoever held the lock has removed its file: then ours is a lock on nothing.
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+            if holder is None and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 break
         file.close()
+        if holder is None:
+            continue
+        if not wait:
+            raise UserError(f"{path}: {holder} is at work there: wait for its end, or end it")
+        if holder != waiting_for:
+            log.info("waiting for %s, which is making %s", holder, path)
+            waiting_for = holder
+        time.sleep(0.1)
     os.register_at_fork(after_in_child=file.close)  # a child must not hold the lock when this process is no more
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others of the same owner may still be in
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.unlink(missing_ok=True)
         file.close()
+
+
+def _take_lock(file, owner):
+    """Take the lock for `owner`: None if that is done now, else who has it."""
+    me = owner or f"process {os.getpid()} on {socket.gethostname()}"
+
+    def holder():
+        file.seek(0)
+        return one_line(file.read(200)) or "another process"
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(me)
+        file.flush()
+        if owner:  # let the others in, if nobody else was faster
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return None if holder() == me else holder()
+    except BlockingIOError:
+        if not owner or holder() != me:
+            return holder()
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            return None
+        raise
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder()
+    return None if holder() == me else holder()
 
 
 def write_text(path, text):

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from paddletag import audio, distributed, manifest, runtime
-from paddletag.frontend import clip_log_mel
+from paddletag.frontend import FrontEnd, clip_log_mel
 from paddletag.runtime import UserError
 
 FIELDS = [
@@ -76,28 +76,35 @@ class Features:
         return np.frombuffer(log_mels, np.float16, (end - begin) // 2, begin).reshape(-1, self.n_mels)
 
 
+def folder(data: str | Path, front_end: FrontEnd, clip_seconds: float) -> Path:
+    """Where the features of the prepared folder `data` lie."""
+    return Path(data) / "features" / front_end.folder(clip_seconds)
+
+
 def open_features(data, front_end, clip_seconds, records):
     """The features of `records` in the prepared folder `data`. UserError if some are missing."""
-    folder = Path(data) / "features" / front_end.folder(clip_seconds)
-    features = Features(folder)
+    where = folder(data, front_end, clip_seconds)
+    features = Features(where)
     missing = [record["id"] for record in records if record["id"] not in features]
     if missing:
         what = f"no features of {missing[0]}" + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else "")
-        raise UserError(f"{folder}: {what}: {EXTRACT}")
+        raise UserError(f"{where}: {what}: {EXTRACT}")
     return features
 
 
 def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, rank=0, ranks=1):
     """Make what is missing or out of date of the features of `records`; return the counts {made, kept, rejected}.
 
+    The caller holds the lock of their folder: `runtime.locked`.
+
     Shard k holds the clips k * shard_size and on, of the manifest; it is written by rank k modulo `ranks`, under a
     temporary name, and kept as it is if its clips and their sources are still the same. Clips that cannot be decoded go
     to the list of rejected ones, at most `limit` of them (UserError).
     """
-    folder = Path(data) / "features" / front_end.folder(clip_seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_left_overs(folder, rank, ranks)
-    old = Features(folder)
+    where = folder(data, front_end, clip_seconds)
+    where.mkdir(parents=True, exist_ok=True)
+    _remove_left_overs(where, rank, ranks)
+    old = Features(where)
     names = dict(old.shards)
     rejected = {row["id"]: row.get("source") for row in manifest.read_rejected(data)}
     counts = {"made": 0, "kept": 0, "rejected": 0}
@@ -116,7 +123,7 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
     with runtime.progress(total=len(todo), desc="log-mel", unit="clip") as bar, _Workers(workers, todo) as results:
         for name, rows in plan:
             bad, mended = [], []
-            with runtime.atomic(folder / name) as temporary, _Writer(temporary, schema) as writer:
+            with runtime.atomic(where / name) as temporary, _Writer(temporary, schema) as writer:
                 for record, source in rows:
                     if old.source(record["id"]) == source:
                         writer.add(record["id"], source, old[record["id"]])
@@ -136,10 +143,10 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
                     manifest.reject(data, bad, limit, mended)
                     counts["rejected"] += len(bad)
     if rank == 0:
-        for path in folder.glob("*.arrow"):
+        for path in where.glob("*.arrow"):
             if path.stem.isdecimal() and int(path.stem) * shard_size >= len(records):
                 path.unlink()
-    return folder, counts
+    return where, counts
 
 
 class _Writer:
