@@ -359,6 +359,20 @@ def test_two_runs_share_a_folder(tmp_path):
         assert all(path.suffix == ".arrow" for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("files", [12, 16, 20])
+def test_too_few_file_descriptors(files, tmp_path):
+    """Without enough of them for the workers' pipes: one line, and an end."""
+    prepare(tmp_path / "data")
+    (tmp_path / "a.yaml").write_text("data: {clip_seconds: 0.4}\nmodel: {name: mn01_as, weights: none}\n")
+    words = f'"{LOCAL}/extract_features.py" --config a.yaml --data data --workers 4'
+    command = ["bash", "-c", f'ulimit -n {files}; exec "{sys.executable}" {words}']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode in (0, 2), done.stderr
+    if done.returncode:
+        assert len(done.stderr.splitlines()) == 1 and "too many open files" in done.stderr
+    assert not list((tmp_path / "data").rglob("*.tmp"))
+
+
 HOLD = """
 import sys, time
 from paddletag import runtime

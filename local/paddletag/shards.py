@@ -208,9 +208,13 @@ class _Workers:
         except BrokenProcessPool:
             raise UserError("a worker process was killed (out of memory?): try fewer with --workers") from None
 
-    def __exit__(self, *_):
-        if self.workers > 1:
-            self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind, *_):
+        if self.workers <= 1:
+            return
+        self.pool.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None:  # the pool itself may have broken, and would wait for its workers for ever
+            for worker in multiprocessing.active_children():
+                worker.terminate()
 
 
 def _start_worker():
