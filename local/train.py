@@ -54,7 +54,8 @@ def train(args, config, clips, labels, records, validation):
         "fold": args.fold,
         "processes": ranks,
     }
-    if checkpoint.finished(exp, run, args.extend):
+    sounds = features.sounds(known)
+    if checkpoint.finished(exp, run, args.extend, lambda: manifest.changes(exp / checkpoint.CLIPS, clips, sounds)):
         log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
         return
     if missing:
@@ -72,6 +73,7 @@ def train(args, config, clips, labels, records, validation):
         f", {len(validation)} clips to validate on" if validation else "",
     )
     if rank == 0:
+        manifest.write_clip_list(exp / checkpoint.CLIPS, clips, sounds)
         runtime.write_json(exp / "checkpoints" / "run.json", run)
     trained = training.train(model, config, records, labels, features, exp, validation)
     if rank == 0:

@@ -63,7 +63,8 @@ def train(args, config, clips, labels, records):
         "processes": 1,
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
-    if checkpoint.finished(exp, run):
+    sounds = features.sounds(records)
+    if checkpoint.finished(exp, run, False, lambda: manifest.changes(exp / checkpoint.CLIPS, clips, sounds)):
         log.info("%s is up to date: %s", exp, name)
         return
 
@@ -93,6 +94,7 @@ def train(args, config, clips, labels, records):
         "versions": runtime.versions(),
         "machine": runtime.machine(),
     }
+    manifest.write_clip_list(exp / checkpoint.CLIPS, clips, sounds)
     checkpoint.save_arrays(exp, model.to_arrays(), front_end, meta)
     log.info("wrote %s after %.0f s of training", exp / checkpoint.MODEL, seconds)
 

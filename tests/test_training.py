@@ -229,6 +229,42 @@ def split(data, folder, keep=lambda record: True):
     return folder
 
 
+@pytest.mark.parametrize("script", ["train", "train_classic"])
+def test_a_changed_data_set_is_described(script, data, tmp_path):
+    """What was added, removed, relabelled, moved to another fold, or sounds otherwise, by the names of the clips."""
+    shutil.copytree(data, tmp_path / "d")
+    kind = ("classic.classifier", "knn", "classic.features", "embeddings") if script == "train_classic" else ()
+    words = arguments(tmp_path / "d", tmp_path / "exp", "train.epochs", "1", *kind)
+    call(script, *words)
+    records, _ = manifest.read(tmp_path / "d")
+    own = tmp_path / "a sound of mine.wav"
+    shutil.copy(records[-1]["audio"], own)
+    new = {**records[-1], "id": "mine", "audio": str(own)}
+    trained = next(n for n, record in enumerate(records) if record["fold"] == 2)
+
+    def refused(*rows):
+        manifest.write(tmp_path / "d", [*rows], LABELS, [])
+        shards.extract(tmp_path / "d", [*rows], frontend.MN, SECONDS, 8, 0, 1)
+        return refusal(script, *words)
+
+    assert f"{len(records) + 1} clips, trained with {len(records)}: + {tmp_path.name}/{own.name}:" in refused(
+        *records, new
+    )
+    name = Path(records[0]["audio"]).name
+    assert f"{len(records) - 1} clips, trained with {len(records)}: - audio/{name}:" in refused(*records[1:])
+    changed = {**records[trained], "labels": [LABELS[records[trained]["labels"] == [LABELS[0]]]], "fold": 3}
+    line = refused(*records[:trained], changed, *records[trained + 1 :])
+    assert f"audio/{Path(changed['audio']).name} (fold 2, now fold 3, " in line and f", now {changed['labels'][0]}" in line
+    changed = {**records[trained], "audio": str(own)}
+    line = refused(*records[:trained], changed, *records[trained + 1 :])
+    assert f"{len(records)} clips, trained with {len(records)}: {tmp_path.name}/{own.name} (another sound)" in line
+    (tmp_path / "exp" / "clips.jsonl.gz").unlink()  # as a model of before
+    assert "its clips, labels, folds or sounds" in refused(*records, new)
+    manifest.write(tmp_path / "d", records, LABELS, [])
+    shards.extract(tmp_path / "d", records, frontend.MN, SECONDS, 8, 0, 1)
+    call(script, *words)  # up to date
+
+
 def held_out(data, exp, *opts):
     return "--config", data / "tiny.yaml", "--data", data, "--fold", "test", "--exp", exp, "--opts", *opts
 

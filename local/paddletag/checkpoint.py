@@ -12,6 +12,7 @@ from paddletag import config as configs
 from paddletag.runtime import UserError
 
 MODEL, META = "model.safetensors", "model.json"
+CLIPS = "clips.jsonl.gz"  # what the model is made from, clip by clip
 STATISTICS = ("._mean", "._variance")  # how the names of BatchNorm's running statistics end
 _META = dict(backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str)
 
@@ -100,10 +101,11 @@ def differences(before, now, prefix=""):
             yield f"{name} was {old!r}, is {new!r}"
 
 
-def finished(exp, run, extend=False):
+def finished(exp, run, extend=False, what_changed=None):
     """Whether `exp` holds a finished run of the same kind. UserError if what it holds was trained in another way.
 
     extend: a run that was trained for fewer epochs is not finished, and goes on from its last checkpoint.
+    what_changed: a function that says how the clips differ from those of `exp` / CLIPS (`manifest.changes`).
     """
     done, checkpoints = (exp / META).exists(), exp / "checkpoints"
     if done:
@@ -117,7 +119,10 @@ def finished(exp, run, extend=False):
     longer = extend and wanted > epochs
     if longer:
         now = {**now, "config": {**now["config"], "train": {**now["config"]["train"], "epochs": epochs}}}
-    changed = list(differences(before, now))
+    data_keys = [key for key in ("data", "sound") if before.get(key) != now[key]]
+    changed = list(differences(before, {**now, **{key: before.get(key) for key in data_keys}}))
+    if data_keys:
+        changed.insert(0, what_changed() if what_changed else "with other clips")
     if changed:
         hint = ""
         if not extend and wanted > epochs and len(changed) == 1:

@@ -6,6 +6,7 @@ on: they serve to choose an epoch (train.select) or a setting, and test alone is
 """
 
 import fcntl
+import gzip
 import hashlib
 import heapq
 import json
@@ -21,7 +22,7 @@ from paddletag.runtime import UserError
 NAME = "manifest.jsonl"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
-SHOWN = 5  # groups that a message names
+SHOWN = 5  # groups or clips that a message names
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
@@ -181,6 +182,44 @@ def digest(records):
     """A short name of a list of clips with their labels and folds: a model remembers what it was trained on."""
     rows = sorted(json.dumps([r["id"], r["labels"], side(r)]) for r in records)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def write_clip_list(path: str | Path, records: list[dict], sounds: dict[str, str]) -> None:
+    """Keep what a model is made from: a line of JSON for each clip, compressed.
+
+    sounds: {id: what tells this sound from another}, for the clips that are trained or validated on.
+    """
+    rows = ([r["id"], short_name(r), side(r), r["labels"], sounds.get(r["id"])] for r in records)
+    with runtime.atomic(path) as temporary, open(temporary, "wb") as raw:
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:  # no name and time: equal lists are equal bytes
+            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def changes(path: str | Path, records: list[dict], sounds: dict[str, str]) -> str:
+    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            before = {row[0]: row[1:] for row in map(json.loads, file)}
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
+        return "its clips, labels, folds or sounds are others now"  # a model of before, or a copy without the list
+    now = {r["id"]: [short_name(r), side(r), r["labels"], sounds.get(r["id"])] for r in records}
+    lines = [f"+ {now[id][0]}" for id in now if id not in before]
+    lines += [f"- {before[id][0]}" for id in before if id not in now]
+    for id in now:
+        if id in before and before[id][1:] != now[id][1:]:
+            name, _, labels, sound = now[id]
+            what = [f"{words(before[id][1])}, now {words(now[id][1])}"] if before[id][1] != now[id][1] else []
+            what += [f"{'; '.join(before[id][2])}, now {'; '.join(labels)}"] if before[id][2] != labels else []
+            what += ["another sound"] if before[id][3] != sound else []
+            lines.append(f"{name} ({', '.join(what)})")
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"{len(now)} clips, trained with {len(before)}: {', '.join(lines[:SHOWN])}{more}"
+
+
+def short_name(record: dict) -> str:
+    """A clip's file with its folder, and where in the file it lies: for people."""
+    name = "/".join(Path(record["audio"]).parts[-2:])
+    return f"{name} from {record.get('start', 0)} s" if "start" in record or "end" in record else name
 
 
 def parse_fold(text):

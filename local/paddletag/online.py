@@ -31,6 +31,10 @@ class OnlineFeatures:
         text = "\n".join([self.front_end.folder(self.clip_seconds), *rows])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def sounds(self, records: list[dict]) -> dict[str, str]:
+        """{id: what tells a clip's sound from another}, of the clips of `records`."""
+        return {record["id"]: manifest.fingerprint(record) for record in records}
+
     def __getitem__(self, id):
         """The log-mel of the whole clip: float16 [frames, n_mels]."""
         return clip_log_mel(self._records[id], self.front_end, self.clip_seconds).astype(np.float16)
