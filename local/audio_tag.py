@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from paddletag import audio, checkpoint, distributed, live, manifest, onnx_engine, parsing, runtime, tagging
+from paddletag import audio, checkpoint, distributed, frontend, live, manifest, onnx_engine, parsing, runtime, tagging
 from paddletag.runtime import UserError, log
 
 STDIN = "standard input"
@@ -26,6 +26,8 @@ def main():
     args = arguments()
     meta = checkpoint.describe(args.model)
     front_end = checkpoint.front_end(meta)
+    if args.pad:
+        front_end = front_end.replace(pad=args.pad)
     if args.hop_duration:
         tagging.hop_frames(front_end, args.hop_duration)
     if args.stream:
@@ -46,7 +48,7 @@ def main():
             names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
 
     outputs = {path: Path(args.output_dir) / f"{name}.npz" for path, name in names.items()}
-    sources = {path: fingerprint(path, args) for path in names}
+    sources = {path: fingerprint(path, args, front_end.pad) for path in names}
     if args.output_dir:
         for path, output in outputs.items():
             if up_to_date(output, meta["sha256"], sources[path]):
@@ -59,7 +61,7 @@ def main():
     sounds = [source if path == STDIN else path for path in names]
     several = len(sounds) > 1
     window, hop = args.sample_duration, args.hop_duration
-    results = tagging.tag(predict, meta, front_end, sounds, window, hop, args.pad, args.batch_size)
+    results = tagging.tag(predict, meta, front_end, sounds, window, hop, args.batch_size)
     failed = []
     bar = runtime.progress(total=len(sounds), desc="sounds", unit="file", **({} if several else {"disable": True}))
     with contextlib.closing(results), bar:
@@ -87,7 +89,8 @@ def arguments():
     parser.add_argument("--data", default="", help="the prepared folder, when no sound is named")
     parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file")
     parser.add_argument("--hop_duration", type=float, default=0, help="seconds from window to window; 0: one window")
-    parser.add_argument("--pad", default="zero", choices=["zero", "repeat"], help="fills what is shorter than a window")
+    pad = "what fills a sound that is shorter than a window; default: what the model was trained with"
+    parser.add_argument("--pad", choices=frontend.PADS, help=pad)
     parser.add_argument("--output_dir", default="", help="folder for the results; empty: print the highest labels")
     parser.add_argument("--top_k", type=int, default=5, help="labels to print")
     parser.add_argument("--json", action="store_true", help="print JSON Lines: one per window, or per --stream event")
@@ -136,13 +139,13 @@ def held_out_clip(data, meta):
     return manifest.split(records, meta["run"]["fold"])[1][0]["audio"]
 
 
-def fingerprint(path, args):
+def fingerprint(path, args, pad):
     """What a result depends on besides the model; nothing for a pipe, which is never the same again."""
     if path == STDIN or not Path(path).is_file():
         return ""
     hop = args.hop_duration or args.sample_duration
     record = {"audio": str(Path(path).resolve()), "start": args.sample_duration, "end": hop}
-    return manifest.fingerprint(record) + f" {args.pad}{' embeddings' * args.embeddings}"
+    return manifest.fingerprint(record) + f" {pad} within{' embeddings' * args.embeddings}"
 
 
 def up_to_date(output, model, source):

@@ -201,9 +201,11 @@ def resample(wave, rate, to_rate):
     return wave if rate == to_rate else soxr.resample(wave, rate, to_rate, quality="HQ")
 
 
-def pad(wave, length):
-    """Zero-pad the end of [N] to at least `length` samples."""
-    return wave if len(wave) >= length else np.pad(wave, (0, length - len(wave)))
+def pad(wave, length, how="zero"):
+    """[N], N > 0 -> at least `length` samples: with zeros at the end ("zero"), or the sound again and again ("repeat")."""
+    if len(wave) >= length:
+        return wave
+    return np.resize(wave, length) if how == "repeat" else np.pad(wave, (0, length - len(wave)))
 
 
 def ffmpeg_program(path):

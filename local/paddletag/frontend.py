@@ -16,6 +16,7 @@ import scipy.fft
 from paddletag import audio, config
 from paddletag.runtime import UserError
 
+PADS = ("zero", "repeat")
 BLOCK = 64  # frames per FFT call: the block's buffers stay in a core's cache, and memory does not grow with the clip
 
 
@@ -47,6 +48,7 @@ class FrontEnd:
     mean: float = 0.0  # the output is (log-mel - mean) / scale
     scale: float = 1.0
     framing: str = "centred"  # centred | kaldi
+    pad: str = "zero"  # what fills a clip that is shorter than the model's: zero | repeat (the clip itself)
 
     def __post_init__(self):
         if not (min(self.sample_rate, self.n_fft - 1, self.floor) > 0 < self.scale < math.inf):
@@ -62,6 +64,8 @@ class FrontEnd:
             raise UserError(f"front end {self.name}: mel_scale is kaldi or slaney, log is natural, floored or db")
         if self.framing not in ("centred", "kaldi"):
             raise UserError(f"front end {self.name}: framing is centred or kaldi, not {self.framing!r}")
+        if self.pad not in PADS:
+            raise UserError(f"front end {self.name}: pad is {' or '.join(PADS)}, not {self.pad!r}")
 
     def replace(self, **settings):
         """A copy with other settings. UserError for a setting that does not exist, or a value of another type."""
@@ -78,7 +82,10 @@ class FrontEnd:
 
     def folder(self, min_seconds):
         """The name of the folder for features made with these settings and clips padded to `min_seconds`."""
-        settings = json.dumps([self.to_dict(), float(min_seconds)], sort_keys=True)
+        settings = self.to_dict()
+        if self.pad == "zero":
+            del settings["pad"]  # as features of before there was a choice
+        settings = json.dumps([settings, float(min_seconds)], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
     def samples(self, seconds):
@@ -175,7 +182,7 @@ class FrontEnd:
 
 
 def clip_log_mel(record, front_end, min_seconds):
-    """A record's sound, zero-padded to `min_seconds`, as log-mel: float32 [frames, n_mels]. AudioError as `audio.load`.
+    """A record's sound, padded to `min_seconds`, as log-mel: float32 [frames, n_mels]. AudioError as `audio.load`.
 
     Training features, evaluation and tagging all come from here.
     """
@@ -188,8 +195,9 @@ def clip_wave(record, front_end):
 
 
 def padded_log_mel(wave, front_end, min_seconds):
-    """A waveform [N], zero-padded to `min_seconds`, as log-mel: float32 [frames, n_mels]."""
-    return front_end.log_mel(audio.pad(wave, max(front_end.samples(min_seconds), front_end.min_samples)))
+    """A waveform [N], padded to `min_seconds` as the front end says, as log-mel: float32 [frames, n_mels]."""
+    samples = max(front_end.samples(min_seconds), front_end.min_samples)
+    return front_end.log_mel(audio.pad(wave, samples, front_end.pad))
 
 
 def from_dict(settings):
@@ -246,19 +254,20 @@ def _slaney_bank(front_end):
 MN = FrontEnd(
     name="mn", sample_rate=32000, n_fft=1024, win_length=800, hop_length=320, n_mels=128, f_min=0.0, f_max=15000.0,
     mel_scale="kaldi", periodic_window=False, pre_emphasis=0.97, log="natural", floor=1e-5, mean=-4.5, scale=5.0,
+    pad="repeat",
 )  # fmt: skip
 """EfficientAT (Schmid et al., arXiv 2211.04772), the settings of its released weights."""
 
 PANNS = FrontEnd(
     name="panns", sample_rate=32000, n_fft=1024, win_length=1024, hop_length=320, n_mels=64, f_min=50.0, f_max=14000.0,
-    mel_scale="slaney", periodic_window=True, pre_emphasis=0.0, log="db", floor=1e-10,
+    mel_scale="slaney", periodic_window=True, pre_emphasis=0.0, log="db", floor=1e-10, pad="repeat",
 )  # fmt: skip
 """PANNs (Kong et al., arXiv 1912.10211); its models normalise with their own first BatchNorm."""
 
 AST = FrontEnd(
     name="ast", sample_rate=16000, n_fft=512, win_length=400, hop_length=160, n_mels=128, f_min=20.0, f_max=8000.0,
     mel_scale="kaldi", periodic_window=False, pre_emphasis=0.97, log="floored", floor=2.0**-23,
-    mean=-4.2677393, scale=2 * 4.5689974, framing="kaldi",
+    mean=-4.2677393, scale=2 * 4.5689974, framing="kaldi", pad="repeat",
 )  # fmt: skip
 """AST (Gong et al., arXiv 2104.01778), normalised by AudioSet's statistics.
 

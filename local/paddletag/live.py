@@ -32,7 +32,7 @@ class Live:
         if hop > window:
             raise UserError(f"--hop_duration {hop}: must not be longer than the window of {window} s")
         self.predict, self.labels, self.threshold, self.low = predict, labels, threshold, low
-        self.rate, self.windows = front_end.sample_rate, Windows(front_end, window, hop)
+        self.rate, self.windows = front_end.sample_rate, Windows(front_end.replace(pad="zero"), window, hop)
         self.samples, self.scored = 0, 0  # heard; at the end of the newest window that was scored
         self.onsets = np.full(len(labels), np.nan)  # of the labels that are there, in seconds
         self.peaks = np.zeros(len(labels), np.float32)

@@ -17,6 +17,7 @@ from paddletag import audio
 from paddletag.frontend import window_starts
 from paddletag.runtime import UserError, progress
 
+REST = 0.05  # of a hop: so much of a sound's end may be without a window of its own
 IN_MEMORY = 2**24  # bytes of rows that are kept there; what is more goes to a temporary file
 
 
@@ -34,11 +35,11 @@ def predictor(model, task, embeddings=False):
     return predict
 
 
-def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, pad="zero", batch_size=8):
+def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, batch_size=8):
     """Tag each of `sounds` (paths, or `audio.Source`s): yields (sound, arrays), or (sound, its AudioError).
 
     window: seconds, every `hop` seconds (default: `window`); 0: the whole sound as one row, as evaluation computes it.
-    pad: what makes a sound as long as one window: "zero", or "repeat" (itself). The arrays:
+    The arrays:
     time [N]: a window's start as a fraction of the sound; start, end [N]: in seconds; scores [N, C]; labels [C]; model
     (its checksum); backbone; embeddings [N, D] if `predict` gives them.
     """
@@ -49,7 +50,7 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, pad="zero", batch
             try:
                 given = isinstance(sound, audio.Source)
                 with contextlib.nullcontext(sound) if given else audio.opened(sound) as source:
-                    cut = Windows(front_end, window, hop, pad, meta) if window else Clip(front_end, pad, meta)
+                    cut = Windows(front_end, window, hop, meta) if window else Clip(front_end, meta)
                     for batch in _batches(_log_mels(source, cut), batch_size):
                         yield sound, batch, None
                 yield sound, None, cut
@@ -81,7 +82,7 @@ def tag_clip(model, meta, path, batch_size=8):
 def tag_windows(model, meta, path, window, hop, batch_size=8):
     """Scores of windows of `window` seconds every `hop` seconds: arrays as those of `tag`.
 
-    A window begins at every hop (rounded to whole frames) before the end; the last ones are padded with zeros.
+    A window begins at every hop (rounded to whole frames), and the last one ends with the sound: see `Windows`.
     """
     predict = predictor(model, meta["task"])
     return _one(tag(predict, meta, model.front_end, [path], window, hop, batch_size=batch_size))
@@ -106,11 +107,12 @@ def hop_frames(front_end, hop):
 class LogMelStream:
     """The log-mel of a waveform that comes in parts: the parts' frames together are those of the whole.
 
-    remember: the number of samples at the beginning that `finish` may repeat; 0: it pads with zeros.
+    remember: the number of samples that `finish` may be asked for. A shorter sound is padded as the front end says.
     """
 
     def __init__(self, front_end, remember=0):
-        self.front_end, self.remember = front_end, remember
+        self.front_end = front_end
+        self.remember = max(remember, front_end.min_samples) if front_end.pad == "repeat" else 0
         self.samples = 0  # so far
         self.half = front_end.n_fft // 2 if front_end.framing == "centred" else 0
         # Frames to compute again for the sound before the next ones: the first see reflection instead. One more,
@@ -154,16 +156,21 @@ class LogMelStream:
 
 
 class Windows:
-    """Windows of a sound that comes in parts, as slices of its log-mel: no more of it is kept than they need."""
+    """Windows of a sound that comes in parts, as slices of its log-mel: no more of it is kept than they need.
 
-    def __init__(self, front_end, window, hop=0.0, pad="zero", meta=None):
+    A window begins at every hop as long as it fits into the sound. If these do not reach its end, one more window
+    follows that ends with the sound: padding beyond the end would change the scores. A sound that is shorter than a
+    window is padded to one, as the front end says.
+    """
+
+    def __init__(self, front_end, window, hop=0.0, meta=None):
         self.front_end, self.known = front_end, front_end.samples(meta["clip_seconds"] if meta else 0)
         self.hop = hop_frames(front_end, hop or window)
         self.stride = self.hop * front_end.hop_length  # samples
         self.samples, self.window = 0, front_end.samples(window)
-        self.log_mel = LogMelStream(front_end, self.window if pad == "repeat" else 0)
-        self.frames, self.next = np.empty((0, front_end.n_mels), np.float32), 0  # where the next window begins in them
-        self.begun = 0  # windows
+        self.log_mel = LogMelStream(front_end, min(self.window, self.known or self.window))
+        self.frames, self.first = np.empty((0, front_end.n_mels), np.float32), 0  # the number of the first one kept
+        self.begun, self.last = 0, None  # windows that began at a hop; the frame where the one at the end begins
 
     @property
     def length(self):
@@ -176,41 +183,49 @@ class Windows:
         return self._cut(self.log_mel.feed(wave))
 
     def flush(self):
-        """The windows that begin before the sound's end and go beyond it."""
+        """The windows that are left at the sound's end."""
         # A window beyond both the sound and what the model knows would be nothing but padding.
         self.window = min(self.window, max(self.samples, self.known))
-        last = max(0, self.samples - 1) // self.stride * self.stride
-        return self._cut(self.log_mel.finish(last + max(self.window, self.front_end.min_samples)))
+        found = self._cut(self.log_mel.finish(max(self.window, self.front_end.min_samples)))
+        count, covered = self.first + len(self.frames), (self.begun - 1) * self.hop + self.length
+        if count - covered > REST * self.hop:
+            self.last = count - self.length
+            found.append(self.frames[self.last - self.first :])
+        return found
 
     def spans(self):
         """After the end, in seconds: where the windows start, where they end, and the length of the sound."""
         samples, rate = max(1, self.samples), self.front_end.sample_rate
-        starts = np.arange(0, samples, self.stride)
-        return starts / rate, np.minimum(starts + self.window, samples) / rate, samples / rate
+        starts = np.arange(self.begun) * self.stride
+        if self.last is not None:
+            starts = np.append(starts, self.last * self.front_end.hop_length)
+        ends = np.minimum(starts + self.window, samples)
+        ends[-1] = samples
+        return starts / rate, ends / rate, samples / rate
 
     def reduce(self, rows):
         return rows
 
     def _cut(self, frames):
         self.frames = np.concatenate([self.frames, frames])
-        found = []
-        while self.next + self.length <= len(self.frames) and self.begun * self.stride < max(1, self.samples):
-            found.append(self.frames[self.next : self.next + self.length])
-            self.next += self.hop
+        found, count = [], self.first + len(self.frames)
+        while self.begun * self.hop + self.length <= count:
+            start = self.begun * self.hop - self.first
+            found.append(self.frames[start : start + self.length])
             self.begun += 1
-        dropped = min(self.next, len(self.frames))
-        self.frames, self.next = self.frames[dropped:], self.next - dropped
+        kept = max(self.first, min(self.begun * self.hop, count - self.length))  # the last window may begin earlier
+        self.frames, self.first = self.frames[kept - self.first :], kept
         return found
 
 
 class Clip:
     """A sound that comes in parts, as the windows that evaluation cuts it into, whose scores make one row."""
 
-    def __init__(self, front_end, pad, meta):
+    def __init__(self, front_end, meta):
         self.front_end, self.samples = front_end, 0
         self.least = max(front_end.samples(meta.get("min_seconds", meta["clip_seconds"])), front_end.min_samples)
         self.length = front_end.frames(front_end.samples(meta["clip_seconds"]))
-        self.log_mel = LogMelStream(front_end, self.least if pad == "repeat" else 0)
+        self.log_mel = LogMelStream(front_end, self.least)
         self.frames = Rows()
 
     def feed(self, wave):

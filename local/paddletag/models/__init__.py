@@ -132,6 +132,7 @@ def front_end(config):
         raise UserError(
             f"features.front_end.n_mels is {front_end.n_mels}: {known.name} takes {known.front_end.n_mels}"
         )
+    changed.pop("pad", None)  # a choice for clips that are too short, not part of how weights see a sound
     if changed and config.model.weights != "none":
         log.warning(
             "the weights of %s were trained with another front end: features.front_end sets %s",
