@@ -28,6 +28,7 @@ def main():
     clips, labels = manifest.read(args.data)
     parts = divide(clips, args.fold, config)
     refuse_what_a_cpu_cannot(config, args.device)
+    configs.clips_per_pass(config.train, distributed.world_size())
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     # A run that was killed may have left its training at work, and this one would write between its lines.
     with contextlib.nullcontext() if rank else runtime.locked(exp / "train", wait=False):
@@ -53,6 +54,7 @@ def train(args, config, clips, labels, records, validation):
         "weights": None if missing else download.checksum(weights_file) if weights_file else "none",
         "fold": args.fold,
         "processes": ranks,
+        "batch": "step",  # train.batch_size counts the clips of a step
     }
     sounds = features.sounds(known)
     if checkpoint.finished(exp, run, args.extend, lambda: manifest.changes(exp / checkpoint.CLIPS, clips, sounds)):

@@ -61,6 +61,7 @@ def train(args, config, clips, labels, records):
         "weights": download.checksum(weights_file) if weights_file else "none",
         "fold": fold,
         "processes": 1,
+        "batch": "step",
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
     sounds = features.sounds(records)
@@ -77,7 +78,9 @@ def train(args, config, clips, labels, records):
     model.eval()
     log.info("%s: %s, %d clips, %d labels", manifest.words(fold), name, len(records), len(labels))
     size = config.evaluate.batch_size
-    ids, rows = classic.window_features(model, records, features, config.data.clip_seconds, size)
+    ids, rows = classic.window_features(
+        model, records, features, config.data.clip_seconds, size, config.train.workers
+    )
     target = {record["id"]: labels.index(record["labels"][0]) for record in records}
     targets = [target[id] for id in ids]
     model.arrays = classic.fit(settings.classifier, rows, targets, len(labels), config.train.seed, settings.standardise)

@@ -83,7 +83,7 @@ def test_augmentation_changes_from_epoch_to_epoch(sounds):
 
 def test_two_ranks_share_the_step_of_one_rank(sounds):
     whole = read(batches(*sounds, size=8, **ALL))
-    halves = [read(batches(*sounds, size=4, rank=rank, ranks=2, **ALL)) for rank in (0, 1)]
+    halves = [read(batches(*sounds, size=8, rank=rank, ranks=2, **ALL)) for rank in (0, 1)]
     assert len(whole) == len(halves[0]) == len(halves[1]) == 3
     for one, *two in zip(whole, *halves, strict=True):
         for k in (0, 1):
@@ -96,7 +96,7 @@ def test_steps_hold_the_same_clips_however_they_are_dealt_out(sampler, ranks, ac
     records = [{"id": f"clip{i}", "labels": [LABELS[i % 5 == 0]]} for i in range(31)]
     features = {record["id"]: np.full((FRAMES, 3), i, np.float16) for i, record in enumerate(records)}
     whole = numbers(batches(records, features, size=12, sampler=sampler))
-    options = dict(size=12 // ranks // accumulate, accumulate=accumulate, ranks=ranks, sampler=sampler)
+    options = dict(size=12, accumulate=accumulate, ranks=ranks, sampler=sampler)
     parts = [batches(records, features, rank=rank, **options) for rank in range(ranks)]
     assert {len(part) for part in parts} == {2 * accumulate}  # passes: of the third step only 7 clips are there
     passes = [part[k][0][:, 0, 0] for k in range(2 * accumulate) for part in parts]
@@ -105,8 +105,15 @@ def test_steps_hold_the_same_clips_however_they_are_dealt_out(sampler, ranks, ac
 
 def test_an_accumulated_step_is_whole_or_absent():
     sizes = {(size, accumulate): len(batches(*numbered(), size=size, accumulate=accumulate)) for size, accumulate in
-             ((4, 1), (4, 2), (4, 3), (4, 5), (4, 6), (22, 1), (11, 2), (23, 1))}  # fmt: skip
-    assert sizes == {(4, 1): 5, (4, 2): 4, (4, 3): 3, (4, 5): 5, (4, 6): 0, (22, 1): 1, (11, 2): 2, (23, 1): 0}
+             ((4, 1), (8, 2), (12, 3), (20, 5), (24, 6), (22, 1), (22, 2), (23, 1))}  # fmt: skip
+    assert sizes == {(4, 1): 5, (8, 2): 4, (12, 3): 3, (20, 5): 5, (24, 6): 0, (22, 1): 1, (22, 2): 2, (23, 1): 0}
+
+
+def test_a_step_that_does_not_divide_names_the_nearest_that_do():
+    cases = ((16, 1, 3, "15 and 18"), (16, 3, 1, "15 and 18"), (1, 1, 2, "2"), (7, 2, 2, "4 and 8"))
+    for size, accumulate, ranks, near in cases:
+        with pytest.raises(UserError, match=rf"train.batch_size {size}: .*: {near}$"):
+            config.clips_per_pass(settings(size, accumulate=accumulate).train, ranks)
 
 
 SIZES = {"a": 1, "b": 3, "c": 26, "d": 70}  # labels and their clips
@@ -169,7 +176,7 @@ def test_every_batch_of_every_rank_mixes_in_its_own_way(sounds, monkeypatch):
     monkeypatch.setattr(dataset, "mixup", lambda *args: (drawn.append(args[3].uniform()), args[:2])[1])
     for _ in range(2):
         for where in ({"epoch": 0}, {"epoch": 1}, {"rank": 1}, {"seed": 1}):
-            items = batches(*sounds, ranks=2, mixup=0.3, **where)
+            items = batches(*sounds, size=8, ranks=2, mixup=0.3, **where)
             assert items[0] and items[1]
     assert drawn[:8] == drawn[8:] and len(set(drawn)) == 8
 
@@ -180,7 +187,8 @@ def test_the_loader_gives_the_items_in_order(sounds, workers):
     loaded = list(dataset.loader(items, workers))
     assert len(loaded) == len(items) == 6
     for (log_mel, targets), (expected_log_mel, expected_targets) in zip(loaded, read(items), strict=True):
-        assert isinstance(log_mel, paddle.Tensor) and log_mel.dtype == targets.dtype == paddle.float32
+        assert isinstance(log_mel, paddle.Tensor) and targets.dtype == paddle.float32
+        assert log_mel.dtype == paddle.float16
         np.testing.assert_array_equal(log_mel.numpy(), expected_log_mel)
         np.testing.assert_array_equal(targets.numpy(), expected_targets)
 
@@ -210,6 +218,16 @@ def test_the_loader_says_in_one_line_what_a_user_can_mend(workers):
     with pytest.raises(UserError, match=r"^a\.wav: is empty$"):
         met.extend(float(values[0]) for values, _ in dataset.loader(Spoilt(), workers))
     assert met == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clips_are_read_ahead_in_their_order(sounds, workers):
+    records, features = sounds
+    ids = [record["id"] for record in reversed(records)]
+    found = list(dataset.clips(ids, features, workers))
+    assert [id for id, _ in found] == ids
+    for id, log_mel in found:
+        np.testing.assert_array_equal(log_mel, features[id])
 
 
 def test_purposes_do_not_share_a_stream():

@@ -132,7 +132,8 @@ def test_the_table_of_esc50_itself(sounds, shared):
     (sounds.raw / "meta").mkdir()
     (sounds.raw / "meta/esc50.csv").write_bytes(table.read_bytes())
     config = ROOT / "examples/esc50/conf/mn04.yaml"
-    call("prepare", *("--config", config, "--raw", sounds.raw, "--data", sounds.data, "--opts", "model.weights", "none"))
+    words = ("--config", config, "--raw", sounds.raw, "--data", sounds.data, "--opts", "model.weights", "none")
+    call("prepare", *words)
     text = sounds.capsys.readouterr().out
     records, labels = manifest.read(sounds.data)
     assert len(records) == 2000 and len(labels) == 50 and labels[0] == "dog"

@@ -1,5 +1,6 @@
 """The training loop: against uninterrupted runs, whole batches, one process, and sums worked out by hand."""
 
+import contextlib
 import csv
 import json
 import math
@@ -16,8 +17,22 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from paddletag import checkpoint, dataset, engine, frontend, manifest, models, shards
+from paddletag import (
+    checkpoint,
+    dataset,
+    engine,
+    frontend,
+    learners,
+    manifest,
+    models,
+    runtime,
+    shards,
+    steps,
+    training,
+)  # fmt: skip
+from paddletag import config as configs
 from prepared import LABELS, SECONDS, call, prepare, refusal, report_data, settings
+from safetensors import safe_open
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 
@@ -26,7 +41,7 @@ AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
 PLAIN = [word for key in AUGMENT for word in (f"augment.{key}", "0")]
 EVERYTHING = (  # all that has a state of its own, or is drawn at random
     "train.epochs", "3", "train.ema", "0.9", "train.sampler", "balanced", "train.accumulate", "2",
-    "train.save_steps", "1", "train.batch_size", "2", "train.frozen_epochs", "1", "train.layer_decay", "0.9",
+    "train.save_steps", "1", "train.batch_size", "4", "train.frozen_epochs", "1", "train.layer_decay", "0.9",
     "train.validation", "0.2", "train.select", "best", "train.clip_norm", "5",
 )  # fmt: skip
 
@@ -134,12 +149,147 @@ def test_a_run_of_such_steps_ends_and_the_last_checkpoint_is_from_before(data, t
     monkeypatch.setattr(dataset.TrainBatches, "__getitem__", spoilt)
     opts = ("train.epochs", "5", "train.max_bad_steps", "3")
     line = refusal("train", *arguments(data, tmp_path, *opts))
-    assert "3 steps in a row" in line and "epoch 3, step 1" in line and "last.safetensors is from before" in line
+    assert "3 steps in a row" in line and "step 1 of epoch 3" in line and "last.safetensors is from before" in line
     monkeypatch.undo()
     call("train", *arguments(data, tmp_path, *opts))  # mended: it goes on from the end of epoch 1
     assert "going on after epoch 1 of 5" in (tmp_path / "train.log").read_text()
     whole, _ = train(data, tmp_path / "whole", *opts)
     assert same(weights(tmp_path), whole)
+
+
+class Scaler:
+    """A stand-in for a loss scaler on a GPU: the steps of these numbers overflow, and are not taken."""
+
+    overflows: set = set()
+
+    def __init__(self, enable):
+        self.enabled, self.number, self.factor = enable, 0, 1024.0
+
+    def is_enable(self):
+        return self.enabled
+
+    def scale(self, loss):
+        return loss * (np.float32(np.inf) if self.number in self.overflows else 1)
+
+    def step(self, optimizer):
+        if self.number not in self.overflows:
+            optimizer.step()
+
+    def update(self):
+        self.factor /= 1 + (self.number in self.overflows)
+        self.number += 1
+
+    def state_dict(self):
+        return {"scale": np.array([self.factor], np.float32), "number": self.number}
+
+    def load_state_dict(self, state):
+        self.factor, self.number = float(state["scale"][0]), int(state["number"])
+
+
+def scaled(data, exp, monkeypatch, overflows, *opts):
+    """A run in float16 whose steps of these numbers overflow: its history, and the epochs of its checkpoints."""
+    monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
+    monkeypatch.setattr(Scaler, "overflows", set(overflows))
+    path, epochs = data / "tiny.yaml", []
+    config = configs.load(path, ["train.amp", "O1", "train.amp_dtype", "float16", *PLAIN, *opts])
+    save_state = checkpoint.save_state
+
+    def save(path, model, optimizer, progress, *others):
+        epochs.append(progress["epoch"])
+        save_state(path, model, optimizer, progress, *others)
+
+    monkeypatch.setattr(checkpoint, "save_state", save)
+    records, labels = manifest.read(data)
+    features = shards.open_features(data, frontend.MN, SECONDS, records)
+    learn, _ = manifest.split(records, 1)
+    model = models.create_model("mn01_as", len(labels))
+    result = training.train(model, config, learn, labels, features, exp)
+    assert all(np.isfinite(tensor.numpy()).all() for tensor in model.state_dict().values())
+    return result, history(exp), epochs
+
+
+@pytest.mark.filterwarnings("ignore:amp_guard")
+def test_an_overflow_of_the_loss_scale_ends_no_run_and_costs_no_checkpoint(data, tmp_path, monkeypatch):
+    """At an epoch's end, and at the very last step; and more of them in a row than an epoch has steps."""
+    result, rows, epochs = scaled(data, tmp_path / "a", monkeypatch, (3, 11))
+    assert result["skipped"] == 2 and [row["skipped"] for row in rows] == [1, 1, 2] and epochs == [1, 2, 3]
+    result, rows, epochs = scaled(data, tmp_path / "b", monkeypatch, range(6))
+    assert result["skipped"] == 6 and epochs == [1, 2, 3]
+    with pytest.raises(runtime.UserError, match="3 steps in a row"):
+        scaled(data, tmp_path / "c", monkeypatch, range(12), "train.max_bad_steps", "3")
+
+
+@pytest.mark.filterwarnings("ignore:amp_guard")
+def test_a_loss_scale_is_part_of_a_checkpoint(data, tmp_path, monkeypatch):
+    scaled(data, tmp_path, monkeypatch, (2, 3, 5), "train.epochs", "2")
+    with safe_open(tmp_path / "checkpoints/last.safetensors", "numpy") as file:
+        kept = json.loads(file.metadata()["progress"])
+    assert kept["scaler"] == {"scale": [128.0], "number": 8}
+    result, rows, epochs = scaled(data, tmp_path, monkeypatch, (9,))
+    assert epochs == [3] and len(rows) == 3 and result["skipped"] == 4  # step 9 is the second of the third epoch
+    with safe_open(tmp_path / "checkpoints/last.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["progress"])["scaler"] == {"scale": [64.0], "number": 12}
+
+
+def test_validation_computes_in_the_precision_of_training(data, tmp_path, monkeypatch):
+    inside, cast, evaluate = [], steps.Precision.cast, engine.evaluate
+
+    @contextlib.contextmanager
+    def recorded(self):
+        inside.append(True)
+        with cast(self):
+            yield
+        inside.pop()
+
+    def checked(*args, **kwargs):
+        assert inside
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(steps.Precision, "cast", recorded)
+    monkeypatch.setattr(engine, "evaluate", checked)
+    train(data, tmp_path, "train.validation", "0.3", "train.epochs", "1")
+
+
+def test_statistics_are_undone_where_batchnorm_follows_the_batches(data):
+    model = models.create_model("mn01_as", 2)
+    models.freeze(model, 3)
+    learners.train_mode(model)
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    guard = steps.Guard(model)
+    guard.remember()
+    model(paddle.randn([2, 1, 128, 40]))
+    moved = {name for name, tensor in model.state_dict().items() if (tensor.numpy() != before[name]).any()}
+    norms = {name for name in before if name.endswith(("._mean", "._variance"))}
+    assert moved == {name for name in norms if not name.startswith(("features.0.", "features.1.", "features.2."))}
+    assert sum(tensor.size for tensor in guard.tensors) == sum(before[name].size for name in moved)
+    guard.undo()
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name], err_msg=name)
+
+
+def test_a_run_of_before_counted_the_clips_of_a_process(data, tmp_path):
+    """Its record is understood in today's words: a step of 4 clips on each of two processes is one of 8."""
+    opts = ("train.epochs", "1")
+    train(data, tmp_path, *opts)
+    meta = json.loads((tmp_path / "model.json").read_text())
+    assert meta["run"].pop("batch") == "step"
+    for path in (tmp_path / "model.json", tmp_path / "checkpoints/run.json"):
+        run = {**meta["run"], "processes": 2}
+        path.write_text(json.dumps({**meta, "run": run} if path.name == "model.json" else run))
+        line = refusal("train", *arguments(data, tmp_path, *opts))
+        assert "train.batch_size was 8, is 4" in line and "8 is what this run had" in line
+        assert "processes was 2, is 1" in line
+        assert "batch_size" not in refusal("train", *arguments(data, tmp_path, *opts, "train.batch_size", "8"))
+        path.write_text(json.dumps(meta if path.name == "model.json" else meta["run"]))
+        if path.name == "model.json":
+            call("train", *arguments(data, tmp_path, *opts))  # one process and pass: nothing has changed
+            path.unlink()  # as if it had been interrupted
+
+
+def test_a_step_that_does_not_divide_is_refused(data, tmp_path):
+    line = refusal("train", *arguments(data, tmp_path, "train.accumulate", "3"))
+    assert "train.batch_size 4" in line and "3 and 6" in line and not (tmp_path / "train.log").exists()
+    assert "train.amp" in refusal("train", *arguments(data, tmp_path, "train.amp", "O2"))
 
 
 def test_extending_a_finished_run(data, tmp_path, capsys):
@@ -164,7 +314,7 @@ def test_gradients_gathered_over_two_passes_are_those_of_the_whole_batch(data, w
         patch.setattr(paddle.nn.Dropout, "forward", lambda self, x: x)
         opts = (*PLAIN, *warm, "model.freeze_bn", "true", "train.optimizer", "sgd", "train.lr", "0.01")
         whole, _ = train(data, tmp_path / "whole", *opts, "train.batch_size", "8")
-        parts, _ = train(data, tmp_path / "parts", *opts, "train.batch_size", "2", "train.accumulate", "4")
+        parts, _ = train(data, tmp_path / "parts", *opts, "train.batch_size", "8", "train.accumulate", "4")
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], atol=2e-6, err_msg=name)
     start = checkpoint.weights.read(warm[1])
@@ -254,7 +404,8 @@ def test_a_changed_data_set_is_described(script, data, tmp_path):
     assert f"{len(records) - 1} clips, trained with {len(records)}: - audio/{name}:" in refused(*records[1:])
     changed = {**records[trained], "labels": [LABELS[records[trained]["labels"] == [LABELS[0]]]], "fold": 3}
     line = refused(*records[:trained], changed, *records[trained + 1 :])
-    assert f"audio/{Path(changed['audio']).name} (fold 2, now fold 3, " in line and f", now {changed['labels'][0]}" in line
+    assert f"audio/{Path(changed['audio']).name} (fold 2, now fold 3, " in line
+    assert f", now {changed['labels'][0]}" in line
     changed = {**records[trained], "audio": str(own)}
     line = refused(*records[:trained], changed, *records[trained + 1 :])
     assert f"{len(records)} clips, trained with {len(records)}: {tmp_path.name}/{own.name} (another sound)" in line
@@ -343,7 +494,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(data, tmp_path):
         try:
             holder.stdout.readline()
             line = refusal("train", *arguments(data, tmp_path))
-            assert "another process is at work there: wait for its end, or end it" in line
+            assert f"process {holder.pid} on " in line and "is at work there" in line
             holder.kill()
             holder.wait()
             train(data, tmp_path, *PLAIN, "train.epochs", "1")
@@ -398,11 +549,11 @@ CURVE = """
 import sys
 import paddle
 from paddletag import checkpoint, config, distributed, frontend, manifest, models, shards, training
-data, yaml, exp, size, start = sys.argv[1:]
+data, yaml, exp, start = sys.argv[1:]
 distributed.init()
 paddle.nn.Dropout.forward = lambda self, x: x
 plain = [w for key in ("mixup", "roll", "gain", "freq_mask", "time_mask") for w in (f"augment.{key}", "0")]
-settings = config.load(yaml, [*plain, "train.batch_size", size, "train.epochs", "10", "model.freeze_bn", "true",
+settings = config.load(yaml, [*plain, "train.batch_size", "8", "train.epochs", "10", "model.freeze_bn", "true",
                               "train.log_freq", "1", "train.accumulate", "1", "train.lr", "1e-3"])
 records, labels = manifest.read(data)
 features = shards.open_features(data, frontend.MN, settings.data.clip_seconds, records)
@@ -429,9 +580,9 @@ def test_two_processes_learn_as_one_with_the_whole_batch(data, warm, tmp_path):
     """20 steps of 8 clips, as 2 x 4 clips and as 8: the loss of every epoch, and the weights."""
     worker = tmp_path / "worker.py"
     worker.write_text(CURVE)
-    for name, ranks, size in (("one", 1, 8), ("two", 2, 4)):
+    for name, ranks in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
-        launched(tmp_path / name, worker, data, data / "tiny.yaml", tmp_path / name, size, warm[1], ranks=ranks)
+        launched(tmp_path / name, worker, data, data / "tiny.yaml", tmp_path / name, warm[1], ranks=ranks)
     one, two = (history(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 10 and one[-1]["loss"] < 0.9 * one[0]["loss"]
     for a, b in zip(one, two, strict=True):

@@ -202,7 +202,7 @@ def resample(wave, rate, to_rate):
 
 
 def pad(wave, length, how="zero"):
-    """[N], N > 0 -> at least `length` samples: with zeros at the end ("zero"), or the sound again and again ("repeat")."""
+    """[N], N > 0 -> at least `length` samples: filled with zeros ("zero"), or by the sound again ("repeat")."""
     if len(wave) >= length:
         return wave
     return np.resize(wave, length) if how == "repeat" else np.pad(wave, (0, length - len(wave)))

@@ -32,6 +32,11 @@ def save_arrays(folder, arrays, front_end, meta):
 
 def read_meta(folder):
     """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions."""
+    meta = _read_meta(folder)
+    return {**meta, "run": as_of_now(meta["run"])}
+
+
+def _read_meta(folder):
     path = Path(folder) / META
     meta = runtime.read_json(path, f"is {folder} a trained model? (stage 2 makes it)")
     known = meta if isinstance(meta, dict) else {}
@@ -39,6 +44,16 @@ def read_meta(folder):
     if wrong:
         raise UserError(f"{path}: does not describe a trained model (no {', '.join(wrong)}): copy or train it again")
     return meta
+
+
+def as_of_now(run: dict) -> dict:
+    """The record of a run as it is written now: once, train.batch_size counted the clips of one process and pass."""
+    if run.get("batch") == "step":
+        return run
+    config = run.get("config", {})
+    settings = config.get("train", {})
+    clips = settings.get("batch_size", 0) * settings.get("accumulate", 1) * run.get("processes", 1)
+    return {**run, "batch": "step", "config": {**config, "train": {**settings, "batch_size": clips}}}
 
 
 def describe(source):
@@ -108,12 +123,11 @@ def finished(exp, run, extend=False, what_changed=None):
     what_changed: a function that says how the clips differ from those of `exp` / CLIPS (`manifest.changes`).
     """
     done, checkpoints = (exp / META).exists(), exp / "checkpoints"
-    if done:
-        before = read_meta(exp)["run"]
-    elif (checkpoints / "last.safetensors").exists():
-        before = runtime.read_json(checkpoints / "run.json", f"remove {checkpoints} to train from the start")
-    else:
+    if not done and not (checkpoints / "last.safetensors").exists():
         return False
+    hint = f"remove {checkpoints} to train from the start"
+    recorded = _read_meta(exp)["run"] if done else runtime.read_json(checkpoints / "run.json", hint)
+    before = as_of_now(recorded)
     now = run if run["weights"] else {**run, "weights": before.get("weights")}
     epochs, wanted = before["config"]["train"]["epochs"], run["config"]["train"]["epochs"]
     longer = extend and wanted > epochs
@@ -124,7 +138,9 @@ def finished(exp, run, extend=False, what_changed=None):
     if data_keys:
         changed.insert(0, what_changed() if what_changed else "with other clips")
     if changed:
-        hint = ""
+        hint, clips = "", before["config"]["train"]["batch_size"]
+        if clips != recorded["config"]["train"]["batch_size"] and run["config"]["train"]["batch_size"] != clips:
+            hint = f" (train.batch_size counts the clips of a whole step now: {clips} is what this run had)"
         if not extend and wanted > epochs and len(changed) == 1:
             hint = " (--extend true goes on from its last checkpoint)"
         raise UserError(
@@ -158,11 +174,11 @@ def save_state(path, model, optimizer, progress, scaler=None, average=None):
     """Write all that training needs to go on, as one file that is whole or absent.
 
     progress: plain values such as the epoch. The optimizer's moments are kept by the structured names of their
-    parameters: paddle's automatic ones (`conv2d_17.w_0`) depend on what else was built in the process. In mixed
-    precision (O2) the weights are the optimizer's own, in float32. average: an `optim.Average`.
+    parameters: paddle's automatic ones (`conv2d_17.w_0`) depend on what else was built in the process.
+    average: an `optim.Average`.
     """
     state = optimizer.state_dict()
-    arrays = {f"model/{name}": array for name, array in _arrays(model, state.get("master_weights", {})).items()}
+    arrays = {f"model/{name}": array for name, array in _arrays(model).items()}
     for name, parameter in model.named_parameters():
         for key in [key for key in state if key.startswith(f"{parameter.name}_")]:
             moment = key[len(parameter.name) + 1 :].rpartition("_")[0] + "_0"  # 1, where another optimizer was before
@@ -183,7 +199,7 @@ class Saved:
         self.arrays, self.progress = arrays, progress
 
     def restore(self, model, optimizer):
-        """Give the optimizer its moments back, and in mixed precision (O2) its weights."""
+        """Give the optimizer its moments back."""
         import paddle
 
         auto = {name: parameter.name for name, parameter in model.named_parameters()}
@@ -192,11 +208,6 @@ class Saved:
             if key.startswith("optimizer/"):
                 _, name, moment = key.split("/")
                 state[f"{auto[name]}_{moment}"] = paddle.to_tensor(array)
-        masters = optimizer.state_dict().get("master_weights")
-        if masters is not None:
-            state["master_weights"] = {
-                auto[name]: paddle.to_tensor(self.arrays[f"model/{name}"]) for name in auto if auto[name] in masters
-            }
         optimizer.set_state_dict(state)
 
 
@@ -217,20 +228,10 @@ def load_state(path, model, scaler=None, average=None):
     return Saved(arrays, progress)
 
 
-def full_precision(model, optimizer):
-    """Turn a model that was trained in mixed precision O2 back to float32, with the optimizer's own weights."""
-    arrays = _arrays(model, optimizer.state_dict().get("master_weights", {}))
-    _fill(model.float(), arrays)
-
-
-def _arrays(model, masters=()):
-    """The model's state as float32 arrays (integers stay); `masters` are the optimizer's copies of some weights."""
-    auto = {name: parameter.name for name, parameter in model.named_parameters()}
-    found = {}
-    for name, tensor in model.state_dict().items():
-        tensor = masters[auto[name]] if auto.get(name) in masters else tensor
-        found[name] = (tensor.astype("float32") if tensor.is_floating_point() else tensor).numpy()
-    return found
+def _arrays(model):
+    """The model's state as float32 arrays (integers stay)."""
+    state = model.state_dict().items()
+    return {name: (t.astype("float32") if t.is_floating_point() else t).numpy() for name, t in state}
 
 
 def _fill(model, arrays):

@@ -128,14 +128,15 @@ def load(meta, arrays, front_end, path):
     return model
 
 
-def window_features(model, records, features, clip_seconds, batch_size):
+def window_features(model, records, features, clip_seconds, batch_size, workers=0):
     """One row for each window that covers a clip of `records`: (the windows' clip ids, what `embed` gives [N, D])."""
     import paddle
 
     from paddletag import dataset, engine
 
     length = model.front_end.frames(model.front_end.samples(clip_seconds))
-    clips = ((record["id"], features[record["id"]]) for record in progress(records, desc="features", unit="clip"))
+    named = [record["id"] for record in records]
+    clips = progress(dataset.clips(named, features, workers), total=len(named), desc="features", unit="clip")
     ids, rows = [], []
     with paddle.no_grad():
         for keys, log_mel in dataset.windows(clips, length, batch_size):

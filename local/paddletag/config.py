@@ -60,8 +60,8 @@ _C.augment.wavmix_snr = 10.0  # dB: lowest level of a clip over its background; 
 
 _C.train = CfgNode()
 _C.train.epochs = 10
-_C.train.batch_size = 16  # clips per process and forward pass
-_C.train.accumulate = 1  # forward passes per step, whose gradients are averaged
+_C.train.batch_size = 16  # clips per step of the optimizer, over all processes and passes
+_C.train.accumulate = 1  # forward passes that share a step's clips, for those that do not fit into memory at once
 _C.train.optimizer = "adamw"  # adamw | adam | sgd
 _C.train.momentum = 0.9  # of sgd
 _C.train.lr = 3e-4  # peak learning rate
@@ -77,13 +77,13 @@ _C.train.sampler = "shuffle"  # shuffle | balanced: every class is drawn equally
 _C.train.clip_norm = 0.0  # largest norm of the gradient; 0: any
 _C.train.frozen_epochs = 0  # first epochs, in which the head alone is trained
 _C.train.ema = 0.0  # decay per step of a moving average of the weights, which becomes the model; 0: off
-_C.train.amp = "O0"  # O0 | O1 | O2: Paddle's levels of mixed precision, on GPUs
+_C.train.amp = "O0"  # O0 | O1: Paddle's levels of mixed precision, on GPUs; O0 is none
 _C.train.amp_dtype = "bfloat16"  # bfloat16 | float16 (with loss scaling)
 _C.train.max_bad_steps = 20  # steps in a row whose loss or gradient is not finite: skipped, then the run stops
 _C.train.validation = 0.0  # share of the training clips (whole groups) to validate every epoch on
 _C.train.select = "last"  # last | best: the epoch with the best score on train.validation, or on the data's split valid
 _C.train.seed = 0
-_C.train.workers = 0  # loader processes per rank; 0: load in the training process
+_C.train.workers = 0  # processes per rank that read clips ahead, in training and evaluation; 0: it reads itself
 _C.train.log_freq = 10  # steps between two lines of the log
 _C.train.save_steps = 0  # steps between two checkpoints within an epoch; 0: only at its end
 
@@ -103,7 +103,7 @@ CHOICES = {
     "train.schedule": ("cosine", "linear", "exponential"),
     "train.class_weights": ("none", "balanced"),
     "train.sampler": ("shuffle", "balanced"),
-    "train.amp": ("O0", "O1", "O2"),
+    "train.amp": ("O0", "O1"),
     "train.amp_dtype": ("bfloat16", "float16"),
     "train.select": ("last", "best"),
     "classic.classifier": ("none", "knn", "svm", "forest", "tree", "logistic"),
@@ -160,6 +160,19 @@ def from_dict(tree):
 def to_dict(config):
     """The config as plain dictionaries."""
     return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in config.items()}
+
+
+def clips_per_pass(settings: CfgNode, ranks: int) -> int:
+    """The clips of one forward pass of one process, by `train`'s settings. UserError where a step does not divide."""
+    step, parts = settings.batch_size, settings.accumulate * ranks
+    if step % parts:
+        near = sorted({max(1, step // parts) * parts, (step // parts + 1) * parts})
+        shared = f"{ranks} process{'es' * (ranks > 1)} x train.accumulate {settings.accumulate}"
+        raise UserError(
+            f"train.batch_size {step}: the clips of a step do not divide into {shared}; the nearest that do:"
+            f" {' and '.join(map(str, near))}"
+        )
+    return step // parts
 
 
 def find(path):
@@ -271,7 +284,5 @@ def _check(config, path):
     for key in ("data.max_missing", "train.final_lr", "train.layer_decay", "augment.wavmix"):
         if get(key) > 1:
             raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
-    if config.train.amp == "O2" and config.train.frozen_epochs:
-        raise UserError(f"{path}: train.frozen_epochs goes with train.amp O0 or O1, not with O2")
     if config.augment.wavmix and not config.features.online:
         raise UserError(f"{path}: augment.wavmix mixes sounds, not stored features: set features.online true")

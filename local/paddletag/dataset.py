@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 import paddle
 
+from paddletag import config as configs
 from paddletag.augment import augment, crop, mixup
 from paddletag.frontend import window_starts
 from paddletag.runtime import UserError
@@ -50,23 +51,25 @@ def balanced(records, generator):
 class TrainBatches(paddle.io.Dataset):
     """One epoch of training batches of one rank, as a data set whose items are whole batches.
 
-    Item k is (log-mel float32 [B, T, M], targets float32 [B, C]), of forward pass k of this rank. The clips are ordered
-    by (seed, epoch) and dealt out to the passes, and in each of them to the ranks. A step has `train.accumulate`
-    passes; the last clips, which do not fill a step of all ranks, are left to another epoch.
+    Item k is (log-mel [B, T, M] in the type of the features, targets float32 [B, C]), of forward pass k of this rank.
+    The clips are ordered by (seed, epoch). A step has `train.batch_size` of them, dealt out to its `train.accumulate`
+    passes, and in each of them to the ranks. The last clips, which do not fill a step, are left to another epoch.
     """
 
     def __init__(self, records, labels, features, front_end, frames, config, epoch, rank=0, ranks=1):
         self.records, self.labels = records, labels
         self.features, self.front_end, self.frames = features, front_end, frames
         self.settings, self.seed, self.epoch = config.augment, config.train.seed, epoch
-        self.size, self.accumulate = config.train.batch_size, config.train.accumulate
+        self.step, self.accumulate = config.train.batch_size, config.train.accumulate
+        self.size = configs.clips_per_pass(config.train, ranks)
         self.rank, self.ranks = rank, ranks
+        self.dtype = getattr(features, "dtype", np.float32)  # float16 log-mels are half as much to move
         generator = random("order", self.seed, epoch)
         shuffle = config.train.sampler == "shuffle"
         self.order = generator.permutation(len(records)) if shuffle else balanced(records, generator)
 
     def __len__(self):
-        return len(self.order) // (self.size * self.ranks * self.accumulate) * self.accumulate
+        return len(self.order) // self.step * self.accumulate
 
     def __getitem__(self, k):
         first = (k * self.ranks + self.rank) * self.size
@@ -76,7 +79,7 @@ class TrainBatches(paddle.io.Dataset):
         if self.settings.mixup:
             generator = random("mixup", self.seed, self.epoch, k, self.rank)
             batch, targets = mixup(batch, targets, self.settings.mixup, generator)
-        return batch, targets
+        return batch.astype(self.dtype), targets
 
     def _clip(self, position):
         """The clip at a position of the epoch's order, augmented: float32 [T, M]."""
@@ -118,6 +121,28 @@ def loader(batches, workers=0, first=0):
         if error:
             raise UserError(error)
         yield batch
+
+
+class _Clips(paddle.io.Dataset):
+    """The features of the clips of `ids`, one item each."""
+
+    def __init__(self, ids, features):
+        self.ids, self.features = ids, features
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, k):
+        return (self.features[self.ids[k]],)
+
+
+def clips(ids: list[str], features, workers: int = 0):
+    """Yields (id, features [T, M]) of whole clips in order; `workers` processes read ahead. Errors as in `loader`."""
+    if not workers:
+        yield from ((id, features[id]) for id in ids)
+        return
+    for id, (values,) in zip(ids, loader(_Clips(ids, features), workers), strict=True):
+        yield id, values.numpy()
 
 
 def windows(clips, length, size):

@@ -15,7 +15,8 @@ def score(model, log_mel, task):
     """Log-mels [B, T, M] -> (scores float32 [B, C], embedding [B, D]). The model must be in evaluation mode."""
     with paddle.no_grad():
         embedding = model.embed(to_input(model, paddle.to_tensor(log_mel)))
-        return losses.activation(task, model.classify(embedding).astype("float32")).numpy(), embedding.numpy()
+        scores = losses.activation(task, model.classify(embedding).astype("float32"))
+        return scores.numpy(), embedding.astype("float32").numpy()
 
 
 def predict(model, batches, task):
@@ -42,15 +43,15 @@ def clip_scores(model, clips, task, clip_seconds, batch_size, total=None):
     return {key: (sums[key] / counts[key]).astype(np.float32) for key in sums}
 
 
-def evaluate(model, records, features, task, clip_seconds, batch_size, tta=1):
+def evaluate(model, records, features, task, clip_seconds, batch_size, tta=1, workers=0):
     """Scores of `records`, each clip computed by one rank: float32 [N, C] in the order of `records`, on every rank.
 
     tta: the mean over so many copies of each clip, rolled circularly in time by equal parts of its length (test-time
-    augmentation); the first is the clip itself.
+    augmentation); the first is the clip itself. workers: processes that read ahead.
     """
     rank, ranks = distributed.rank(), distributed.world_size()
     mine = [record["id"] for record in records[rank::ranks]]
-    log_mels = ((id, features[id]) for id in mine)
+    log_mels = dataset.clips(mine, features, workers)
     copies = ((id, np.roll(log_mel, k * len(log_mel) // tta, 0)) for id, log_mel in log_mels for k in range(tta))
     scores = clip_scores(model, copies, task, clip_seconds, batch_size, len(mine))
     every = {id: row for part in distributed.gather(scores) for id, row in part.items()}
@@ -62,16 +63,16 @@ def head(model):
     return dict(model.named_sublayers())[model.head[0].rpartition(".")[0]]
 
 
-def embeddings(model, records, features, clip_seconds, batch_size):
+def embeddings(model, records, features, clip_seconds, batch_size, workers=0):
     """What the head of the model is given for each window of `records`: {id: float32 [windows, D]}, on every rank."""
     rank, ranks = distributed.rank(), distributed.world_size()
     length = model.front_end.frames(model.front_end.samples(clip_seconds))
     mine, caught = [record["id"] for record in records[rank::ranks]], []
-    hook = head(model).register_forward_pre_hook(lambda layer, inputs: caught.append(inputs[0].numpy()))
+    hook = head(model).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].astype("float32").numpy()))
     rows = {id: [] for id in mine}
     model.eval()
     with runtime.progress(total=len(mine), desc="embeddings", unit="clip") as bar:
-        batches = dataset.windows(((id, features[id]) for id in mine), length, batch_size)
+        batches = dataset.windows(dataset.clips(mine, features, workers), length, batch_size)
         for keys, _ in predict(model, batches, "multi_label"):
             for key, row in zip(keys, caught.pop(), strict=True):
                 rows[key].append(row)

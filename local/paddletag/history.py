@@ -1,11 +1,41 @@
 """What a training run leaves to look at: lines of the log, scalars for VisualDL, a table and its picture."""
 
+import contextlib
 import csv
 import time
 from pathlib import Path
 
 from paddletag import runtime
 from paddletag.runtime import log
+
+
+class Watch:
+    """Where an epoch's time goes."""
+
+    def __init__(self):
+        self.start = self.counted = time.perf_counter()
+        self.waited = 0.0  # seconds for data
+
+    def seconds(self) -> float:
+        """Seconds since the epoch's start."""
+        return time.perf_counter() - self.start
+
+    def lap(self) -> float:
+        """Seconds since the last call, or the start: each second is counted once."""
+        now, before = time.perf_counter(), self.counted
+        self.counted = now
+        return now - before
+
+    @contextlib.contextmanager
+    def reading(self):
+        """A block that waits for data."""
+        begin = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - begin
+
+    def costs(self, steps: int) -> tuple[float, float]:
+        """Seconds per step, of so many since the start: to wait for data, and in all."""
+        return self.waited / steps, self.seconds() / steps
 
 
 def line(epoch, step, loss, accuracy, lr, reader_cost, batch_cost, ips, seconds_left):

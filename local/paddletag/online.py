@@ -21,6 +21,8 @@ class OnlineFeatures:
     A file that cannot be used is an AudioError when its clip is asked for.
     """
 
+    dtype = np.float16
+
     def __init__(self, records, front_end, clip_seconds):
         self.front_end, self.clip_seconds = front_end, clip_seconds
         self._records = {record["id"]: record for record in records}

@@ -22,6 +22,13 @@ def learning_rate(step, steps, warmup, hold, peak, final, schedule="cosine"):
     return peak * (final + (1 - final) * left)
 
 
+def rate_of_step(number: int, steps: int, settings) -> float:
+    """The learning rate of a run's step `number`, of epochs of `steps`, as `settings` (config's `train`) say."""
+    warmup, hold = (round(steps * epochs) for epochs in (settings.warmup_epochs, settings.hold_epochs))
+    total = steps * settings.epochs
+    return learning_rate(number, total, warmup, hold, settings.lr, settings.final_lr, settings.schedule)
+
+
 def create(model, settings):
     """The optimizer that `settings` (config's `train`) ask for, over those of the model's parameters that learn now.
 

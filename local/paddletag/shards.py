@@ -31,6 +31,8 @@ EXTRACT = "run stage 1 first (bash run.sh --stage 1 --stop-stage 1)"
 class Features:
     """The features in a folder, by clip id. Rows are read where they lie: opening a folder loads no spectrogram."""
 
+    dtype = np.float16
+
     def __init__(self, folder):
         self.folder = Path(folder)
         self.shards = []  # per file, in the order of names: [(id, source) of each row]
