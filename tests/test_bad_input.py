@@ -228,7 +228,7 @@ def test_unusual_sound_works_and_gives_the_right_features(dataset):
         divisor = np.gcd(32000, rate)
         mono = waves[name][0].mean(1)
         wave = scipy.signal.resample_poly(mono, 32000 // divisor, rate // divisor, window=("kaiser", 14.0))
-        wave = np.pad(wave, (0, max(0, round(SECONDS * 32000) - len(wave))))
+        wave = np.resize(wave, max(len(wave), round(SECONDS * 32000)))  # a short one is repeated
         assert len(features[name]) == 1 + (round(max(seconds, SECONDS) * 32000) - 1) // 320
         # The resamplers' slopes differ near the old Nyquist frequency: compare the mel bands below 3 kHz.
         bands = slice(0, 70)

@@ -68,7 +68,7 @@ def describe(source):
             "front_end": entry.front_end.to_dict(),
             "task": "multi_label",
             "clip_seconds": 10.0,  # AudioSet's
-            "min_seconds": 0.3,
+            "min_seconds": 5.0,  # repeated, shorter sounds are recognised better: docs/padding.md
             "sha256": runtime.read_json(weights.installed(source).with_suffix(".json"), "")["sha256"],
         }
     backbones = ", ".join(models.list_models())

@@ -134,6 +134,7 @@ def locked(path: str | Path, wait: bool = True, owner: str = "") -> Iterator[Non
     file system knows no locks, all are let in.
     """
     path = Path(path)
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, waiting_for = path.with_name(f"{path.name}.lock"), None
     while True:
@@ -159,6 +160,8 @@ def locked(path: str | Path, wait: bool = True, owner: str = "") -> Iterator[Non
         with contextlib.suppress(OSError):  # others of the same owner may still be in
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lock.unlink(missing_ok=True)
+            if made:
+                path.parent.rmdir()  # if the block has written nothing
         file.close()
 
 

@@ -103,7 +103,8 @@ def set_up(model, config, records, labels, features, exp, validation) -> Run:
     run = Run(model, config, records, validation, labels, exp, learner, learning, precision, average, weights)
     run.steps = len(run.batches(0)) // settings.accumulate
     if not run.steps:
-        raise UserError(f"train.batch_size: a step needs {settings.batch_size} clips, and {len(records)} are there")
+        there = f"there are {len(records)} to train on"
+        raise UserError(f"train.batch_size: one step needs {settings.batch_size} clips, and {there}")
     if distributed.rank() == 0:
         run.scalars = history.Scalars(exp / "vdl")
     return run
