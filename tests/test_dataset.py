@@ -1,10 +1,15 @@
 """Which clips come in which order and excerpt: against what can be read off clips whose values are their numbers."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 from paddletag import audio, config, dataset, frontend
 from paddletag.runtime import UserError
 from prepared import LABELS, prepare
@@ -228,6 +233,44 @@ def test_clips_are_read_ahead_in_their_order(sounds, workers):
     assert [id for id, _ in found] == ids
     for id, log_mel in found:
         np.testing.assert_array_equal(log_mel, features[id])
+
+
+def test_the_loader_names_a_killed_process():
+    class Deadly(paddle.io.Dataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, k):
+            if k == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return np.full(3, k, np.float32), np.zeros(1, np.float32)
+
+    with pytest.raises(UserError, match="train.workers") as caught:
+        list(dataset.loader(Deadly(), 2))
+    assert "\n" not in str(caught.value)
+
+
+SMALL = """
+import numpy as np, paddle
+from paddletag import dataset
+class Large(paddle.io.Dataset):
+    def __len__(self):
+        return 6
+    def __getitem__(self, k):
+        return np.full((4, 500, 128), k, np.float16), np.zeros(1, np.float32)
+print(*(float(batch[0, 0, 0]) for batch, _ in dataset.loader(Large(), 2)))
+"""
+
+
+def test_the_loader_works_with_little_shared_memory():
+    """As in a container: /dev/shm holds 256 KB, and a batch has 512 KB."""
+    namespace = ["unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "-"]
+    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("no permission to mount a small /dev/shm")
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", SMALL], cwd=ROOT / "local", capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.split() == [f"{k}.0" for k in range(6)], done.stderr
 
 
 def test_purposes_do_not_share_a_stream():

@@ -3,15 +3,22 @@
 Order and augmentation are functions of (seed, epoch, position), so that a resumed run meets the same batches.
 """
 
+import os
+import shutil
+import signal
 from collections import defaultdict
 
 import numpy as np
 import paddle
 
 from paddletag import config as configs
+from paddletag import distributed
 from paddletag.augment import augment, crop, mixup
 from paddletag.frontend import window_starts
 from paddletag.runtime import UserError
+
+SHARED_MEMORY = "/dev/shm"  # through which a loader's processes hand over their batches
+ROOM = 2**30  # bytes that must be free there; containers often have 64 MB, which a few batches fill
 
 
 def random(purpose, *key):
@@ -114,13 +121,32 @@ class _From(paddle.io.Dataset):
 def loader(batches, workers=0, first=0):
     """Iterate over a data set of whole batches from item `first` on, with paddle's DataLoader.
 
-    `workers` processes read ahead; with 0, this one reads. UserError as the data set's items.
+    `workers` processes read ahead; with 0, this one reads. UserError as the data set's items, and for workers that
+    were killed.
     """
-    items = paddle.io.DataLoader(_From(batches, first), batch_size=None, shuffle=False, num_workers=workers)
-    for error, *batch in items:
+    room = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else 0
+    options = {"num_workers": workers, "use_shared_memory": room >= ROOM, "worker_init_fn": _start_worker}
+    items = iter(paddle.io.DataLoader(_From(batches, first), batch_size=None, shuffle=False, **options))
+    while True:
+        try:
+            error, *batch = next(items)
+        except StopIteration:
+            return
+        except (SystemError, RuntimeError, AttributeError):  # what paddle makes of a worker's death
+            if not workers:
+                raise
+            raise UserError(
+                f"a process that reads clips was killed (is the memory full, or {SHARED_MEMORY}?): try fewer, with"
+                f" train.workers ({workers} now)"
+            ) from None
         if error:
             raise UserError(error)
         yield batch
+
+
+def _start_worker(number):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    distributed.die_with_parent()
 
 
 class _Clips(paddle.io.Dataset):
