@@ -54,8 +54,9 @@ def main():
         model, meta = checkpoint.load_model(folder)
         config = configs.from_dict(meta["run"]["config"])
         found = engine.evaluate(
-            model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, args.tta
-        )
+            model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, args.tta,
+            config.train.workers,
+        )  # fmt: skip
         scores = scores + found / len(folders)
     if rank:
         return

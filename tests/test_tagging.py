@@ -17,7 +17,7 @@ import pytest
 import scipy.special
 import soundfile
 from conftest import ROOT
-from paddletag import audio, checkpoint, engine, frontend, manifest, models, runtime, shards, tagging, weights
+from paddletag import audio, checkpoint, engine, frontend, manifest, models, pool, runtime, shards, tagging, weights
 from paddletag.onnx_engine import EXPORT
 from prepared import LABELS, SECONDS, call, prepare, refusal, settings, tone
 
@@ -261,10 +261,10 @@ def test_ahead_passes_errors_on_and_ends_its_thread():
         finally:
             closed.append(True)
 
-    assert list(tagging.ahead(items(None))) == list(range(10))
+    assert list(pool.ahead(items(None))) == list(range(10))
     with pytest.raises(OSError, match="disk"):
-        list(tagging.ahead(items(OSError("disk"))))
-    with contextlib.closing(tagging.ahead(items(None))) as some:
+        list(pool.ahead(items(OSError("disk"))))
+    with contextlib.closing(pool.ahead(items(None))) as some:
         assert next(some) == 0
     assert len(closed) == 3 and threading.active_count() == before
 

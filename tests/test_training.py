@@ -513,6 +513,18 @@ def test_stored_and_online_features_train_the_same_model(data, tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
+def test_processes_that_read_ahead_change_no_bit(data, tmp_path):
+    opts = ("train.validation", "0.3", "features.online", "true", "augment.wavmix", "0.5")
+    here, rows = train(data, tmp_path / "here", *opts)
+    ahead, others = train(data, tmp_path / "ahead", *opts, "train.workers", "2")
+    assert same(here, ahead)
+    assert [row["valid_loss"] for row in rows] == [row["valid_loss"] for row in others]
+    call("evaluate", "--model", tmp_path / "ahead", "--data", data)
+    scores = np.load(tmp_path / "ahead" / "scores.npz")["scores"]
+    call("evaluate", "--model", tmp_path / "here", "--data", data)
+    np.testing.assert_array_equal(np.load(tmp_path / "here" / "scores.npz")["scores"], scores)
+
+
 def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
     for name in ("a", "b"):
         train(data, tmp_path / name, "train.seed", str(ord(name)))

@@ -3,22 +3,16 @@
 Order and augmentation are functions of (seed, epoch, position), so that a resumed run meets the same batches.
 """
 
-import os
-import shutil
-import signal
+import contextlib
 from collections import defaultdict
 
 import numpy as np
 import paddle
 
 from paddletag import config as configs
-from paddletag import distributed
+from paddletag import pool
 from paddletag.augment import augment, crop, mixup
 from paddletag.frontend import window_starts
-from paddletag.runtime import UserError
-
-SHARED_MEMORY = "/dev/shm"  # through which a loader's processes hand over their batches
-ROOM = 2**30  # bytes that must be free there; containers often have 64 MB, which a few batches fill
 
 
 def random(purpose, *key):
@@ -55,8 +49,8 @@ def balanced(records, generator):
     return order
 
 
-class TrainBatches(paddle.io.Dataset):
-    """One epoch of training batches of one rank, as a data set whose items are whole batches.
+class TrainBatches:
+    """One epoch of training batches of one rank, as a sequence.
 
     Item k is (log-mel [B, T, M] in the type of the features, targets float32 [B, C]), of forward pass k of this rank.
     The clips are ordered by (seed, epoch). A step has `train.batch_size` of them, dealt out to its `train.accumulate`
@@ -99,76 +93,26 @@ class TrainBatches(paddle.io.Dataset):
         return augment(log_mel, self.settings, self.front_end, generator)
 
 
-class _From(paddle.io.Dataset):
-    """The items of a data set from `first` on, each behind the text of the user's error that took its place, or "".
+def loader(batches, workers: int = 0, first: int = 0):
+    """Yields the items of a sequence of batches from item `first` on, as lists of tensors.
 
-    An exception would reach paddle's reader thread as a traceback, and its caller as "the queue was killed".
+    `workers` processes read ahead; with 0, a thread does. UserError as the items.
     """
-
-    def __init__(self, batches, first):
-        self.batches, self.first = batches, first
-
-    def __len__(self):
-        return len(self.batches) - self.first
-
-    def __getitem__(self, k):
-        try:
-            return "", *self.batches[self.first + k]
-        except UserError as error:
-            return str(error), np.zeros(1, np.float32)  # (paddle cannot pass an empty one)
-
-
-def loader(batches, workers=0, first=0):
-    """Iterate over a data set of whole batches from item `first` on, with paddle's DataLoader.
-
-    `workers` processes read ahead; with 0, this one reads. UserError as the data set's items, and for workers that
-    were killed.
-    """
-    room = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else 0
-    options = {"num_workers": workers, "use_shared_memory": room >= ROOM, "worker_init_fn": _start_worker}
-    items = iter(paddle.io.DataLoader(_From(batches, first), batch_size=None, shuffle=False, **options))
-    while True:
-        try:
-            error, *batch = next(items)
-        except StopIteration:
-            return
-        except (SystemError, RuntimeError, AttributeError):  # what paddle makes of a worker's death
-            if not workers:
-                raise
-            raise UserError(
-                f"a process that reads clips was killed (is the memory full, or {SHARED_MEMORY}?): try fewer, with"
-                f" train.workers ({workers} now)"
-            ) from None
-        if error:
-            raise UserError(error)
-        yield batch
-
-
-def _start_worker(number):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    distributed.die_with_parent()
-
-
-class _Clips(paddle.io.Dataset):
-    """The features of the clips of `ids`, one item each."""
-
-    def __init__(self, ids, features):
-        self.ids, self.features = ids, features
-
-    def __len__(self):
-        return len(self.ids)
-
-    def __getitem__(self, k):
-        return (self.features[self.ids[k]],)
+    numbers = range(first, len(batches))
+    if workers:
+        items = pool.in_order(batches.__getitem__, numbers, workers, waiting=2)
+    else:
+        items = pool.ahead((batches[k] for k in numbers), size=2)
+    with contextlib.closing(items):
+        for arrays in items:
+            yield [paddle.to_tensor(array) for array in arrays]
 
 
 def clips(ids: list[str], features, workers: int = 0):
     """Yields (id, features [T, M]) of whole clips in order; `workers` processes read ahead. Errors as in `loader`."""
-    if not workers:
-        yield from ((id, features[id]) for id in ids)
-        return
-    for id, (values,) in zip(ids, loader(_Clips(ids, features), workers), strict=True):
-        yield id, values.numpy()
+    log_mels = pool.in_order(features.__getitem__, ids, workers)
+    with contextlib.closing(log_mels):
+        yield from zip(ids, log_mels, strict=True)
 
 
 def windows(clips, length, size):

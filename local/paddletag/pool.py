@@ -18,15 +18,15 @@ WAITING = 8  # results for each process that may wait to be fetched
 
 
 def in_order(function: Callable, jobs: Iterable, workers: int, waiting: int = WAITING) -> Iterator:
-    """Yields function(job) for each job; `workers` processes compute ahead (with one or none, this one, when asked).
+    """Yields function(job) for each job; `workers` processes compute ahead (with 0, this one does, when asked).
 
     The processes are forks: they know what `function` refers to as it is now, and only jobs and results travel.
     Exceptions of `function` are raised here. UserError for a process that was killed. Close it to end the processes.
     """
-    if workers <= 1:
+    if not workers:
         yield from map(function, jobs)
         return
-    fork = multiprocessing.get_context("fork")
+    fork, others = multiprocessing.get_context("fork"), multiprocessing.active_children()
     pool = ProcessPoolExecutor(workers, fork, _start_worker, (function,))
     under_way, whole = deque(), False
     try:
@@ -42,8 +42,11 @@ def in_order(function: Callable, jobs: Iterable, workers: int, waiting: int = WA
     finally:
         pool.shutdown(wait=whole, cancel_futures=True)
         if not whole:  # the pool itself may have broken, and would wait for its processes for ever
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+            mine = [worker for worker in multiprocessing.active_children() if worker not in others]
+            for worker in mine:
+                worker.kill()
+            for worker in mine:
+                worker.join()
 
 
 def ahead(items: Iterator, size: int = 3) -> Iterator:

@@ -1,19 +1,15 @@
 """Log-mel spectrograms on disk: Arrow files that are memory-mapped, made in parallel, and kept while they are true."""
 
+import contextlib
 import hashlib
 import json
-import multiprocessing
-import signal
 import zlib
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from paddletag import audio, distributed, manifest, runtime
+from paddletag import audio, manifest, pool, runtime
 from paddletag.frontend import FrontEnd, clip_log_mel
 from paddletag.runtime import UserError
 
@@ -127,7 +123,10 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
     todo = [(r, front_end, clip_seconds) for _, rows in plan for r, source in rows if old.source(r["id"]) != source]
     metadata = {"front_end": json.dumps(front_end.to_dict()), "clip_seconds": str(float(clip_seconds))}
     schema = pa.schema(FIELDS, metadata=metadata)
-    with runtime.progress(total=len(todo), desc="log-mel", unit="clip") as bar, _Workers(workers, todo) as results:
+    processes = min(workers, len(todo))
+    results = pool.in_order(_one, todo, processes if processes > 1 else 0)
+    bar = runtime.progress(total=len(todo), desc="log-mel", unit="clip")
+    with bar, contextlib.closing(results):
         for name, rows in plan:
             bad, mended = [], []
             with runtime.atomic(where / name) as temporary, _Writer(temporary, schema) as writer:
@@ -188,46 +187,6 @@ class _Writer:
                 self.writer.close()
         finally:
             self.file.close()
-
-
-class _Workers:
-    """`_one` over jobs in processes, results in order, with a bounded number of them under way."""
-
-    def __init__(self, workers, jobs):
-        self.jobs, self.workers = jobs, min(workers, len(jobs))
-
-    def __enter__(self):
-        if self.workers <= 1:
-            return map(_one, self.jobs)
-        fork = multiprocessing.get_context("fork")
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=fork, initializer=_start_worker)
-        return self._run()
-
-    def _run(self):
-        under_way = deque()
-        try:
-            for job in self.jobs:
-                under_way.append(self.pool.submit(_one, job))
-                if len(under_way) >= 8 * self.workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a worker process was killed (out of memory?): try fewer with --workers") from None
-
-    def __exit__(self, kind, *_):
-        if self.workers <= 1:
-            return
-        self.pool.shutdown(wait=kind is None, cancel_futures=True)
-        if kind is not None:  # the pool itself may have broken, and would wait for its workers for ever
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-
-
-def _start_worker():
-    # Ctrl-C is for the parent to handle: a worker that it meets in the queue's lock would keep that lock for ever.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    distributed.die_with_parent()
 
 
 def _one(job):

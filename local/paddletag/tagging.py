@@ -7,13 +7,11 @@ mean of a clip or window is needed. Paddle is imported where it is used, so that
 """
 
 import contextlib
-import queue
 import tempfile
-import threading
 
 import numpy as np
 
-from paddletag import audio
+from paddletag import audio, pool
 from paddletag.frontend import window_starts
 from paddletag.runtime import UserError, progress
 
@@ -60,7 +58,7 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, batch_size=8):
                 yield sound, None, audio.AudioError(f"{sound}: permission denied")
 
     rows = {}
-    with contextlib.closing(ahead(pieces())) as items:
+    with contextlib.closing(pool.ahead(pieces())) as items:
         for sound, batch, state in items:
             if batch is not None:
                 for name, values in predict(batch).items():
@@ -266,42 +264,6 @@ class Rows:
         rows = np.frombuffer(self.file.read(4 * (stop - start) * self.width), np.float32).reshape(-1, self.width)
         self.file.seek(0, 2)  # where the next ones go
         return rows
-
-
-def ahead(items, size=3):
-    """Iterate over the generator `items` in a thread, up to `size` items ahead. Closing it ends the thread, soon."""
-    ready, over = queue.Queue(size), threading.Event()
-
-    def put(item, error=None):
-        while not over.is_set():
-            with contextlib.suppress(queue.Full):
-                return ready.put((item, error), timeout=0.1)
-
-    def work():
-        try:
-            with contextlib.closing(items):
-                for item in items:
-                    put(item)
-                    if over.is_set():
-                        return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=work, daemon=True)  # which may wait for a pipe that nobody writes to
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error:
-                raise error
-            yield item
-            del item  # not to be kept while the next one is awaited
-    finally:
-        over.set()
-        thread.join(timeout=1)
 
 
 def _log_mels(source, cut):
