@@ -304,7 +304,7 @@ def test_one_gpu_is_one_process_and_several_are_launched(recipe):
     recipe.run("--gpus", "3", "--stage", "2", "--stop-stage", "2", "--folds", "1")
     call = recipe.calls()[0]
     assert option(call, "--device") == "gpu"
-    assert call["env"]["CUDA_VISIBLE_DEVICES"] == "3" and call["env"]["OMP_NUM_THREADS"] is None
+    assert call["env"]["CUDA_VISIBLE_DEVICES"] == "3" and call["env"]["OMP_NUM_THREADS"] == "1"
     two = recipe.run("--gpus", "0,3", "--stage", "2", "--stop-stage", "2", "--folds", "1", "--dry-run", "true").stdout
     assert "export CUDA_VISIBLE_DEVICES=0,3\n" in two
     command = shlex.split(two.splitlines()[-1])
@@ -357,6 +357,34 @@ def test_folds_side_by_side(recipe):
             *(f"== stage 2: train (fold {fold})", f"train says {fold}"),
             *(f"== stage 3: evaluate (fold {fold})", "evaluate says -"),
         ]
+
+
+def test_folds_share_the_gpus(recipe):
+    """One GPU for each of four folds; the fifth takes that of the first that ends. What comes after has them all."""
+    slow = {f"train {fold}": {"sleep": 0.3 if fold == 3 else 1.2} for fold in range(1, 6)}
+    done = recipe.run("--stage=2", "--stop-stage=4", "--gpus", "0,2,4,6", "--jobs", "4", behaviour=slow)
+    assert (done.returncode, done.stderr) == (0, "")
+    given = {}
+    for call in recipe.calls():
+        gpus = call["env"]["CUDA_VISIBLE_DEVICES"]
+        if call["name"] in ("train", "evaluate"):
+            fold = option(call, "--fold") if call["name"] == "train" else option(call, "--model")[-1]
+            given.setdefault(fold, set()).add(gpus)
+            assert option(call, "--device") == "gpu" and call["env"]["OMP_NUM_THREADS"] == "1"
+        else:
+            assert gpus == "0,2,4,6"
+    assert given == {"1": {"0"}, "2": {"2"}, "3": {"4"}, "4": {"6"}, "5": {"4"}}
+
+
+def test_shares_of_several_gpus(recipe):
+    words = ("--stage", "2", "--stop-stage", "2", "--gpus", "4,5,6,7", "--dry-run", "true", "--folds", "1 2 3")
+    text = recipe.run(*words, "--jobs", "2").stdout
+    shares = [line.split("=")[1] for line in text.splitlines() if "CUDA_VISIBLE_DEVICES" in line]
+    assert shares == ["4,5,6,7", "4,5", "6,7", "4,5", "4,5,6,7"] and text.count("--nproc_per_node 2 ") == 3
+    alone = recipe.run(*words[:-1], "1", "--jobs", "4").stdout  # a fold has the share that it has among others
+    assert "CUDA_VISIBLE_DEVICES=4\n" in alone and "launch" not in alone
+    done = recipe.run(*words, "--jobs", "3")
+    assert done.returncode == 2 and "--jobs 3" in done.stderr and "4 GPUs" in done.stderr
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -1,12 +1,13 @@
 """What a backbone makes of ESC-10 without any training: is the class among its first labels of AudioSet's 527?
 
 Takes a folder that stage 0 of examples/esc50 has prepared from ESC-10, and prints a table (docs/zero_shot.md is one).
+With --cut, only the loudest part of each clip is used: docs/padding.md compares ways to fill what is then missing.
 """
 
 from collections import defaultdict
 
 import numpy as np
-from paddletag import checkpoint, manifest, runtime, tagging
+from paddletag import audio, checkpoint, frontend, manifest, runtime, tagging
 from paddletag.runtime import UserError
 
 MATCHES = {  # the labels of AudioSet that say what a class of ESC-10 is; not those that only often go with it
@@ -27,7 +28,12 @@ def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("--data", required=True, help="folder prepared from ESC-10 (stage 0 of examples/esc50)")
     parser.add_argument("--model", default="mn04_as", help="a backbone with AudioSet's labels")
+    parser.add_argument("--cut", type=float, default=0.0, help="seconds of each clip's loudest part; 0: the whole clip")
+    parser.add_argument("--pad", choices=frontend.PADS, help="what fills shorter sounds; default: the backbone's own")
+    parser.add_argument("--min_seconds", type=float, help="the length to fill to; default: the backbone's own")
     args = parser.parse_args()
+    if args.cut < 0 or (args.min_seconds or 0) < 0:
+        raise UserError("--cut, --min_seconds: must be 0 or more seconds")
     runtime.start_log()
     records, labels = manifest.read(args.data)
     unknown = [name for name in labels if name not in MATCHES]
@@ -37,10 +43,15 @@ def main():
     model, meta = checkpoint.load_model(args.model)
     if not {label for names in MATCHES.values() for label in names} <= set(meta["labels"]):
         raise UserError(f"{args.model}: has other labels than AudioSet's: name a backbone")
+    if args.pad:
+        model.front_end = model.front_end.replace(pad=args.pad)
+    if args.min_seconds is not None:
+        meta["min_seconds"] = args.min_seconds
     right = defaultdict(list)  # class -> per clip, whether the first label matches, and one of the first five
     for record in runtime.progress(records, desc=args.model, unit="clip"):
         (name,) = record["labels"]
-        scores = tagging.tag_clip(model, meta, record["audio"])["scores"][0]
+        sound = loudest(record["audio"], args.cut) if args.cut else record["audio"]
+        scores = tagging.tag_clip(model, meta, sound)["scores"][0]
         matches = [meta["labels"][i] in MATCHES[name] for i in np.argsort(-scores, kind="stable")[:5]]
         right[name].append((matches[0], any(matches)))
 
@@ -49,6 +60,17 @@ def main():
         rows = np.array(right[name] if name in right else [row for rows in right.values() for row in rows])
         top1, top5 = 100 * rows.mean(axis=0)
         print(f"| {name} | {'; '.join(MATCHES.get(name, []))} | {len(rows)} | {top1:.2f} | {top5:.2f} |")
+
+
+def loudest(path, seconds):
+    """The part of a sound, of so many seconds, that has the most power: an `audio.Source`."""
+    rate = audio.probe(path).rate
+    wave, length = audio.load(path, rate), round(seconds * rate)
+    if len(wave) > length:
+        power = np.concatenate([[0], np.cumsum(wave.astype(np.float64) ** 2)])
+        start = int((power[length:] - power[:-length]).argmax())
+        wave = wave[start : start + length]
+    return audio.Source(path, rate, len(wave) / rate, iter([wave[:, None]]))
 
 
 if __name__ == "__main__":

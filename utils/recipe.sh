@@ -79,7 +79,7 @@ default extend false "true: a finished run may go on to more train.epochs"
 default tta 1 "copies of each clip, rolled in time, whose scores stage 3 averages"
 default gpus "" "devices, e.g. 0,1,2,3; empty: the CPU"
 default nproc "" "processes on the CPU; empty: 1"
-default jobs "" "folds side by side; empty: as many as cores on the CPU, 1 on GPUs and on several nodes"
+default jobs "" "folds side by side, which share the GPUs; empty: 1, or on the CPU as many as cores"
 default nnodes 1 "machines, which share a file system"
 default node_rank 0 "the number of this machine, from 0"
 default master "" "HOST:PORT of machine 0, a port that is free there"
@@ -186,8 +186,8 @@ if [[ $gpus ]]; then
   [[ $gpus =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--gpus $gpus: not numbers separated by commas"
   [[ -z $(tr , '\n' <<<"$gpus" | sort | uniq -d) ]] || die "--gpus $gpus: the same GPU twice"
   device=gpu
-  commas=${gpus//[0-9]/}
-  processes=$((${#commas} + 1))
+  IFS=, read -r -a gpu_list <<<"$gpus"
+  processes=${#gpu_list[@]}
   export CUDA_VISIBLE_DEVICES=$gpus
 else
   device=cpu
@@ -198,15 +198,18 @@ else
   cores=$(env -u OMP_NUM_THREADS nproc)
   ((nproc <= cores)) ||
     printf 'run.sh: --nproc %s: on %s cores they are slower than %s\n' "$nproc" "$cores" "$cores" >&2
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads gain nothing, more processes do
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large memory pages: steps take a tenth less time
 fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads gain nothing, more processes do
 if [[ ! $jobs ]]; then
   jobs=1
   [[ $device == gpu ]] || ((nnodes > 1 || nproc > cores)) || jobs=$((cores / nproc))
 fi
 number jobs 1
 ((jobs == 1 || nnodes == 1)) || die "--jobs $jobs: on several machines folds run one after another"
+[[ $device == cpu ]] || ((processes % jobs == 0)) ||
+  die "--jobs $jobs: does not divide the ${#gpu_list[@]} GPUs of --gpus $gpus into equal shares"
+share=$((processes / jobs)) # of the GPUs, for each fold
 runs=() # what is to be trained: "FOLD SEED"
 for value in "${seed_list[@]:-}"; do
   runs+=("${fold_list[@]/%/ $value}")
@@ -279,18 +282,26 @@ stage() { # stage NUMBER NAME COMMAND ...: run the command if --stage <= NUMBER 
 }
 
 each_fold() { # each_fold FUNCTION: call it for every fold and seed, --jobs of them at a time, with $model set
-  local base=("${overrides[@]}") run
+  local base=("${overrides[@]}") run slot=0
+  slots=()
   for run in "${runs[@]}"; do
     choose "$run"
     ((${#seed_list[@]} == 0)) || overrides=(--opts "${base[@]:1}" train.seed "$seed")
     if ((jobs == 1)) || [[ $dry_run == true ]]; then
+      take_share "$slot"
       "$1"
+      slot=$(((slot + 1) % jobs))
     else
       while ((${#children[@]} == jobs)); do reap; done
-      background labelled "$1"
+      for ((slot = 0; ; slot++)); do
+        [[ " ${slots[*]} " == *" $slot "* ]] || break
+      done
+      background labelled "$1" "$slot"
+      slots[$!]=$slot
     fi
   done
   while ((${#children[@]})); do reap; done
+  [[ $device == cpu ]] || take_gpus "$gpus"
   overrides=("${base[@]}")
   choose "${runs[0]}" # whose model stage 4 takes
   fold='' seed=''
@@ -303,8 +314,21 @@ choose() { # choose "FOLD SEED": set what belongs to that run
   model=$exp${seed:+/seed$seed}/$place
 }
 
-labelled() { # run a function, "fold N | " or "test | " before each of its lines
+take_share() { # take_share SLOT: of the GPUs, those of the folds that run in this slot
+  [[ $device == cpu ]] || take_gpus "$(IFS=, && echo "${gpu_list[*]:$1 * share:share}")"
+}
+
+take_gpus() { # take_gpus NUMBERS: launch on these, a process each
+  local commas=${1//[0-9]/}
+  [[ $CUDA_VISIBLE_DEVICES != "$1" ]] || return 0
+  export CUDA_VISIBLE_DEVICES=$1
+  processes=$((${#commas} + 1))
+  [[ $dry_run != true ]] || quoted export "CUDA_VISIBLE_DEVICES=$1"
+}
+
+labelled() { # labelled FUNCTION SLOT: run it, "fold N | " or "test | " before each of its lines
   export PADDLETAG_PROGRESS=0 # bars of several folds would overwrite each other
+  take_share "$2"
   "$1" 2>&1 | (trap '' INT TERM && exec sed -u "s/^/$said | /")
 }
 
@@ -312,7 +336,12 @@ reap() { # forget the children that ended; one that failed ends the run, by set 
   local child running=()
   sleep 0.1
   for child in "${children[@]}"; do
-    if kill -0 "$child" 2>/dev/null; then running+=("$child"); else wait "$child"; fi
+    if kill -0 "$child" 2>/dev/null; then
+      running+=("$child")
+    else
+      wait "$child"
+      unset "slots[$child]"
+    fi
   done
   children=("${running[@]}")
 }
