@@ -42,6 +42,18 @@ def test_targets_may_be_fractions():
     assert loss("multi_label", MIXED) == pytest.approx(expected, rel=1e-5)
 
 
+def test_binary_losses_of_a_single_label_are_added_up():
+    both = scipy.special.log_expit(LOGITS.astype(float)), scipy.special.log_expit(-LOGITS.astype(float))
+    for targets in (ONE_HOT, MIXED):
+        expected = -(targets * both[0] + (1 - targets) * both[1]).sum(1).mean()
+        assert loss("single_label", targets, kind="binary") == pytest.approx(expected, rel=1e-5)
+        assert loss("multi_label", targets, kind="binary") == loss("multi_label", targets)
+    weights = np.array([1, 2, 0.5, 3], np.float32)
+    expected = -(weights * ONE_HOT * both[0] + (1 - ONE_HOT) * both[1]).sum(1).mean()
+    found = loss("single_label", ONE_HOT, kind="binary", class_weights=paddle.to_tensor(weights))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_label_smoothing():
     smooth = np.where(ONE_HOT == 1, 0.9 + 0.1 / 4, 0.1 / 4)  # Szegedy et al., arXiv 1512.00567
     assert loss("single_label", ONE_HOT, label_smoothing=0.1) == pytest.approx(cross_entropy(smooth), rel=1e-5)

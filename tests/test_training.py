@@ -286,6 +286,18 @@ def test_a_run_of_before_counted_the_clips_of_a_process(data, tmp_path):
             path.unlink()  # as if it had been interrupted
 
 
+def test_a_run_of_before_had_fewer_settings(data, tmp_path, capsys):
+    """Those that came later have the defaults that it was trained under."""
+    train(data, tmp_path)
+    meta = json.loads((tmp_path / "model.json").read_text())
+    del meta["run"]["config"]["train"]["loss"], meta["run"]["config"]["classic"]
+    (tmp_path / "model.json").write_text(json.dumps(meta))
+    call("train", *arguments(data, tmp_path))
+    assert "is up to date" in capsys.readouterr().out
+    line = refusal("train", *arguments(data, tmp_path, "train.loss", "binary"))
+    assert "train.loss was 'cross_entropy', is 'binary'" in line
+
+
 def test_a_step_that_does_not_divide_is_refused(data, tmp_path):
     line = refusal("train", *arguments(data, tmp_path, "train.accumulate", "3"))
     assert "train.batch_size 4" in line and "3 and 6" in line and not (tmp_path / "train.log").exists()

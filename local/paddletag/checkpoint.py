@@ -47,13 +47,21 @@ def _read_meta(folder):
 
 
 def as_of_now(run: dict) -> dict:
-    """The record of a run as it is written now: once, train.batch_size counted the clips of one process and pass."""
-    if run.get("batch") == "step":
-        return run
-    config = run.get("config", {})
-    settings = config.get("train", {})
-    clips = settings.get("batch_size", 0) * settings.get("accumulate", 1) * run.get("processes", 1)
-    return {**run, "batch": "step", "config": {**config, "train": {**settings, "batch_size": clips}}}
+    """The record of a run as it is written now: a setting that was not there yet has its default, under which nothing
+    changed; and once, train.batch_size counted the clips of one process and pass.
+    """
+    config = _with_defaults(run.get("config", {}), configs.to_dict(configs.defaults()))
+    if run.get("batch") != "step":
+        settings = config["train"]
+        clips = settings["batch_size"] * settings["accumulate"] * run.get("processes", 1)
+        config = {**config, "train": {**settings, "batch_size": clips}}
+    return {**run, "batch": "step", "config": config}
+
+
+def _with_defaults(tree, defaults):
+    if not isinstance(tree, dict) or not isinstance(defaults, dict):
+        return tree
+    return {**defaults, **{key: _with_defaults(value, defaults.get(key)) for key, value in tree.items()}}
 
 
 def describe(source):

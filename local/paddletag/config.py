@@ -71,6 +71,7 @@ _C.train.hold_epochs = 0.0  # epochs at lr, before it goes down
 _C.train.final_lr = 0.01  # the last step's learning rate, as a fraction of lr
 _C.train.layer_decay = 1.0  # each stage's learning rate as a fraction of that of the stage above it; the head has lr
 _C.train.weight_decay = 1e-4  # none on norms and biases
+_C.train.loss = "cross_entropy"  # cross_entropy | binary: each class by itself; multi_label has binary in any case
 _C.train.label_smoothing = 0.0
 _C.train.class_weights = "none"  # none | balanced: rare classes weigh more in the loss
 _C.train.sampler = "shuffle"  # shuffle | balanced: every class is drawn equally often
@@ -100,6 +101,7 @@ CHOICES = {
     "task": ("single_label", "multi_label"),
     "data.layout": ("csv", "folders", "audioset", "paths"),
     "train.optimizer": ("adamw", "adam", "sgd"),
+    "train.loss": ("cross_entropy", "binary"),
     "train.schedule": ("cosine", "linear", "exponential"),
     "train.class_weights": ("none", "balanced"),
     "train.sampler": ("shuffle", "balanced"),

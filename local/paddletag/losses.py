@@ -4,17 +4,21 @@ import numpy as np
 from paddle.nn import functional as F
 
 
-def loss(task, logits, targets, label_smoothing=0.0, class_weights=None):
+def loss(task, logits, targets, label_smoothing=0.0, class_weights=None, kind="cross_entropy"):
     """Mean loss of logits [B, C] against targets [B, C], which mixup may have made fractional.
 
-    single_label: cross-entropy; multi_label: binary cross-entropy. class_weights: float32 [C], by which each class's
-    share of a target counts more or less (multi_label: its presence; its absence counts 1). The sum is divided by
-    the number of clips (multi_label: times classes), not by the weights that are in this batch: so a mean over parts of
-    a batch is that of the whole, and a batch of rare classes keeps its weight.
+    single_label: cross-entropy or, with `kind` "binary", the sum of the classes' binary cross-entropies, as if
+    a clip could have several labels (Wightman et al., arXiv 2110.00476); multi_label: the mean of those.
+    class_weights: float32 [C], by which each class's share of a target counts more or less (binary: its presence; its
+    absence counts 1). The sum is divided by the number of clips (multi_label: times classes), not by the weights that
+    are in this batch: so a mean over parts of a batch is that of the whole, and a batch of rare classes keeps its
+    weight.
     """
     if label_smoothing:
         even = 1 / targets.shape[1] if task == "single_label" else 0.5
         targets = (1 - label_smoothing) * targets + label_smoothing * even
+    if task == "single_label" and kind == "binary":
+        return targets.shape[1] * F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
     if task == "single_label":
         if class_weights is None:
             return F.cross_entropy(logits, targets, soft_label=True)

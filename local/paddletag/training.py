@@ -187,7 +187,8 @@ def forward_and_backward(run: Run, batches, number: int) -> paddle.Tensor:
             with run.precision.cast():
                 logits = run.net(run.learner.inputs(batch))
             logits = logits.astype("float32")
-            loss = losses.loss(run.config.task, logits, targets, settings.label_smoothing, run.class_weights)
+            options = settings.label_smoothing, run.class_weights, settings.loss
+            loss = losses.loss(run.config.task, logits, targets, *options)
             run.precision.scaler.scale(loss / settings.accumulate).backward()
         with paddle.no_grad():
             right = (logits.argmax(1) == targets.argmax(1)).astype("float64").sum()
