@@ -35,7 +35,7 @@ def main():
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
         link = {"link": True, "embed": False}.get(args.sound)
         sound = parsing.sound_file(arrays, source, args.audio)
-        text = report.tagging_page(arrays, sound, output.parent, args.threshold, link)
+        text = report.tagging_page(arrays, sound, output.parent, args.threshold, link=link)
     runtime.write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 

@@ -5,7 +5,6 @@ import html.parser
 import io
 import json
 import re
-import shutil
 import time
 import urllib.parse
 
@@ -301,37 +300,6 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     (model / "metrics.json").write_text(json.dumps({**results, "model": "m2"}))
     assert "another model" in prepared.refusal("report", model, "--data", data, "--out", output)
     assert not output.exists()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A function: path of a report -> its page in Chromium, offline; `page.faults` are what should not have been."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("Chromium is not installed (Debian, Ubuntu: apt-get install chromium)")
-    switches = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    switches = [f"--{name}" for name in f"{switches} disable-component-update disable-sync".split()]
-    with sync_api.sync_playwright() as playwright:
-        profile = tmp_path_factory.mktemp("profile")
-        context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=program, headless=True, args=switches, offline=True, color_scheme="light"
-        )
-
-        def visit(path, width=1280):
-            page = context.new_page()
-            page.set_viewport_size({"width": width, "height": 900})
-            page.faults = []
-            page.on("console", lambda message: page.faults.append(message.text))
-            page.on("pageerror", lambda error: page.faults.append(str(error)))
-            page.on("dialog", lambda dialog: page.faults.append(dialog.message))
-            allowed = ("file:", "data:", "blob:")
-            page.on("request", lambda r: None if r.url.startswith(allowed) else page.faults.append(r.url))
-            page.goto(path.resolve().as_uri())
-            return page
-
-        yield visit
-        context.close()
 
 
 TEXTS = "table => [...document.querySelectorAll(table + ' tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
