@@ -298,7 +298,7 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     assert "damaged" in prepared.refusal("report", model, "--data", data, "--out", output)
     results = json.loads((model / "metrics.json").read_text())
     (model / "metrics.json").write_text(json.dumps({**results, "model": "m2"}))
-    assert "another model" in prepared.refusal("report", model, "--data", data, "--out", output)
+    assert "earlier model" in prepared.refusal("report", model, "--data", data, "--out", output)
     assert not output.exists()
 
 
@@ -465,6 +465,26 @@ def test_an_evaluation_report_in_a_browser(browser, evaluated):
     page.locator("summary").click()
     assert HOSTILE[0] in page.locator(".settings").text_content()
     assert page.faults == [] and page.evaluate("window.hacked") is None
+
+
+def test_a_report_of_rolled_copies(browser, evaluated, tagged):
+    model, data, scores, targets = evaluated("single_label")
+    found = json.loads((model / "metrics.json").read_text())
+    (model / "metrics.tta3.json").write_text(json.dumps({**found, "tta": 3, "command": "bash run.sh --tta 3"}))
+    with np.load(model / "scores.npz") as arrays:
+        np.savez(model / "scores.tta3.npz", **{**arrays, "scores": targets})  # no mistake, so that the two differ
+    for options in ((), ("--tta", 3)):
+        prepared.call("report", model, "--data", data, *options)
+    plain, rolled = (browser(model / name) for name in ("report.html", "report.tta3.html"))
+    assert "--tta" not in plain.locator("header").text_content()
+    assert "3 copies of each clip, rolled in time (--tta 3)" in rolled.locator("header").text_content()
+    assert "bash run.sh --tta 3" in rolled.locator(".settings").text_content()
+    clips = [Page((model / name).read_text()).data["clips"] for name in ("report.html", "report.tta3.html")]
+    assert clips[0] != clips[1] and plain.faults == rolled.faults == []
+    assert "model first (stage 3, --tta 5)" in prepared.refusal("report", model, "--data", data, "--tta", 5)
+    assert "--tta 0" in prepared.refusal("report", model, "--data", data, "--tta", 0)
+    npz, sound, _ = tagged
+    assert "--tta" in prepared.refusal("report", npz, "--audio", sound, "--tta", 3)
 
 
 def test_several_labels_in_a_browser(browser, evaluated):

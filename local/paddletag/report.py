@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from paddletag import audio, checkpoint, frontend, manifest, parsing, runtime, tagging
+from paddletag import audio, checkpoint, frontend, manifest, parsing, results, tagging
 from paddletag.runtime import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -75,21 +75,19 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, low=None, l
     return page("tagging", f"{data['file']}: tags", data)
 
 
-def read_evaluation(folder):
+def read_evaluation(folder, tta=1):
     """What stage 3 wrote into the folder of a trained model: {"metrics", "ids", "scores", "targets", "labels"}.
 
-    UserError where it is missing, or of another model.
+    tta: the evaluation on so many rolled copies of each clip. UserError where it is missing, or of an earlier model.
     """
-    folder, missing = Path(folder), "evaluate the model first (stage 3)"
-    metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
-    if metrics.get("model") != meta["sha256"]:
-        raise UserError(f"{folder / 'metrics.json'}: is of another model: {missing}")
+    metrics, _ = results.read_metrics(folder, tta)
+    path = Path(folder) / results.named("scores.npz", tta)
     try:
-        with np.load(folder / "scores.npz", allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("ids", "scores", "targets", "labels")}
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
-        raise UserError(f"{folder / 'scores.npz'}: {reason}: {missing}") from None
+        raise UserError(f"{path}: {reason}: evaluate the model first (stage 3)") from None
     return {"metrics": metrics, **arrays}
 
 
