@@ -1,13 +1,13 @@
 """Stage 3: trained models and the fold that they were not trained on -> metrics.json and what to look at.
 
 scores.npz holds every clip's scores, confusion.png the confusion matrix (of one label per clip); report.html shows all
-of it in a browser, with the sound of the mistakes.
+of it in a browser, with the sound of the mistakes. With --tta 5 they are metrics.tta5.json and so on.
 """
 
 from pathlib import Path
 
 import numpy as np
-from paddletag import checkpoint, distributed, manifest, online, runtime
+from paddletag import checkpoint, distributed, manifest, online, results, runtime
 from paddletag import config as configs
 from paddletag.runtime import EVAL, UserError, log
 
@@ -39,12 +39,14 @@ def main():
     members = [open_features(args.data, meta, records) for meta in metas]
     data = "-".join([manifest.digest(records), *dict.fromkeys(features.digest(records) for features in members)])
     told = {"fold": fold, "model": "+".join(meta["sha256"] for meta in metas), "data": data, "tta": args.tta}
-    metrics_file, scores_file, report_file = (output / name for name in ("metrics.json", "scores.npz", "report.html"))
-    done = all(file.exists() for file in (metrics_file, scores_file, report_file))
-    before = runtime.read_json(metrics_file, "") if done else {}
-    if {key: before.get(key) for key in told} == told:
+    files = [output / results.named(name, args.tta) for name in ("metrics.json", "scores.npz", "report.html")]
+    metrics_file, scores_file, report_file = files
+    before = runtime.read_json(metrics_file, "") if metrics_file.exists() else {}
+    if all(file.exists() for file in files) and {key: before.get(key) for key in told} == told:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
+    if [path.resolve() for path in folders] != [output.resolve()]:
+        refuse_what_is_of_others(output, metrics_file, before, told)
 
     from paddletag import dataset, engine, metrics, report
 
@@ -61,7 +63,7 @@ def main():
     if rank:
         return
     targets, where = dataset.multi_hot(records, labels), manifest.words(fold)
-    found = metrics.evaluate(meta["task"], scores, targets, labels)
+    found = {**told, "command": runtime.command(), **metrics.evaluate(meta["task"], scores, targets, labels)}
     if text := manifest.crossing(clips):
         found["crossing"] = text
     arrays = {"ids": np.array([record["id"] for record in records]), "scores": scores, "targets": targets}
@@ -74,8 +76,7 @@ def main():
         matrix = metrics.confusion(scores, targets)
         found["confused"] = metrics.most_confused(matrix, labels)
         title = f"{where.capitalize()}: {headline(found)}"
-        plots.save(plots.confusion(matrix, labels, title), output / "confusion.png")
-    found = {**told, **found}
+        plots.save(plots.confusion(matrix, labels, title), output / results.named("confusion.png", args.tta))
     page = report.evaluation_page({"metrics": found, **arrays}, folders, records, output)
     runtime.write_text(report_file, page)
     runtime.write_json(metrics_file, found)  # the last: it says that all are there
@@ -97,17 +98,26 @@ def check(folder, meta, fold, data, digest, labels):
         )
 
 
+def refuse_what_is_of_others(output, metrics_file, before, told):
+    """UserError where an evaluation would overwrite that of other models, or of another fold."""
+    if (output / checkpoint.META).exists():
+        raise UserError(f"--output_dir {output}: is the folder of another model: choose another one")
+    if before and any(before.get(key) != told[key] for key in ("model", "fold")):
+        raise UserError(f"{metrics_file}: is of other models or another fold: choose another --output_dir")
+
+
 def open_features(data, meta, records):
     online_features = meta["run"]["config"]["features"]["online"]
     return online.open_features(data, checkpoint.front_end(meta), meta["clip_seconds"], records, online_features)
 
 
 def headline(found):
+    clips = f"{found['n']} clips" + (f", {found['tta']} rolled copies of each" if found["tta"] > 1 else "")
     if "accuracy" in found:
-        return f"accuracy {100 * found['accuracy']:.2f} % of {found['n']} clips"
+        return f"accuracy {100 * found['accuracy']:.2f} % of {clips}"
     if found["mAP"] is None:
-        return f"no mAP on {found['n']} clips: no label has clips both with and without it"
-    return f"mAP {found['mAP']:.4f} on {found['n']} clips"
+        return f"no mAP on {clips}: no label has clips both with and without it"
+    return f"mAP {found['mAP']:.4f} on {clips}"
 
 
 def interval(found):

@@ -6,7 +6,6 @@ Text is smoothed unless --smooth says False; the others are not unless it says T
 
 from pathlib import Path
 
-import numpy as np
 from paddletag import parsing, plots, runtime
 from paddletag.runtime import UserError, log
 
@@ -33,13 +32,13 @@ def main():
     parser.add_argument("--median", type=int, default=1, help="odd number of windows of a median filter; 1: none")
     parser.add_argument("--smooth", type=boolean, help="mean over the last windows: True or False")
     parser.add_argument("--smooth_size", type=int, default=5, help="number of windows of that mean")
-    words = "also an HTML file with the sound and its events; it begins with the threshold of most classes"
+    words = "also an HTML file with the sound and its events, in which the threshold of most classes can be moved"
     parser.add_argument("--report", action="store_true", help=words)
     parser.add_argument("--audio", help="the file that was tagged, for --report; default: where it was then")
     parser.add_argument("--top_k", type=int, default=10, help="labels per window in the text; labels in the picture")
     text = parser.add_argument_group("text")
     text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
-    event = parser.add_argument_group("events (csv, jsonl, audacity)")
+    event = parser.add_argument_group("events (csv, jsonl, audacity, report)")
     words = "a number, NAME=NUMBER, or a .yaml or .csv file of names and numbers; one or several"
     event.add_argument("--threshold", nargs="+", action="extend", help=f"score that starts an event, else 0.3: {words}")
     event.add_argument("--low_threshold", nargs="+", action="extend", help="score down to which an event lasts: alike")
@@ -88,9 +87,8 @@ def check(args, event_options, parser):
     if args.audio and not args.report:
         raise UserError(f"--audio {args.audio}: is for --report")
     unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
-    unused = [name for name in unused if not (args.report and name == "threshold")]
-    if unused and not set(args.format) & set(EVENTS):
-        raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity")
+    if unused and not args.report and not set(args.format) & set(EVENTS):
+        raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity, or --report")
 
 
 def parse(arrays, args, file, folder):
@@ -112,17 +110,18 @@ def parse(arrays, args, file, folder):
         time = "start" if args.time == "seconds" else "time"
         results[".txt"] = parsing.text(arrays if args.smooth is False else smoothed, args.top_k, time)
     arrays = smoothed if args.smooth else arrays
+    limits = high[columns], low[columns]
+    options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
     if args.report:
         from paddletag import report  # it takes longer to import than the rest
 
         sound = parsing.sound_file(arrays, file, args.audio)
-        results[".html"] = report.tagging_page(arrays, sound, folder, float(np.median(high[columns])))
+        results[".html"] = report.tagging_page(arrays, sound, folder, *limits, **options)
     if "png" in args.format:
         times = arrays["start"], arrays["end"]
         results[".png"] = plots.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem)
     if wanted := [name for name in EVENTS if name in args.format]:
-        options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
-        events = parsing.events(arrays, high[columns], low[columns], **options)
+        events = parsing.events(arrays, *limits, **options)
         results |= {EVENTS[name][0]: EVENTS[name][1](events) for name in wanted}
     return best, results
 

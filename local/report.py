@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from paddletag import checkpoint, manifest, parsing, report, runtime
+from paddletag import checkpoint, manifest, parsing, report, results, runtime
 from paddletag.runtime import UserError, log
 
 
@@ -18,16 +18,17 @@ def main():
     tagged.add_argument("--sound", choices=["embed", "link"], help=words)
     model = parser.add_argument_group("an evaluated model")
     model.add_argument("--data", help="the prepared folder, for the clips' sound")
+    model.add_argument("--tta", type=int, default=1, help="which evaluation: that with this --tta")
     model.add_argument("--clips", type=int, default=report.CLIPS, help="mistakes whose sound is embedded")
     args = parser.parse_args()
     runtime.start_log()
     source = Path(args.source)
     is_model = source.is_dir()
-    output = Path(args.out or (source / "report.html" if is_model else f"{source.stem}.html"))
+    output = Path(args.out or (source / results.named("report.html", args.tta) if is_model else f"{source.stem}.html"))
     check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions], parser)
     if is_model:
         records, _ = manifest.read(args.data)
-        evaluation = report.read_evaluation(source)
+        evaluation = report.read_evaluation(source, args.tta)
         text = report.evaluation_page(evaluation, [source], records, output.parent, args.clips)
     else:
         arrays = parsing.read(source, seconds=True)
@@ -35,7 +36,7 @@ def main():
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
         link = {"link": True, "embed": False}.get(args.sound)
         sound = parsing.sound_file(arrays, source, args.audio)
-        text = report.tagging_page(arrays, sound, output.parent, args.threshold, link)
+        text = report.tagging_page(arrays, sound, output.parent, args.threshold, link=link)
     runtime.write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
@@ -52,6 +53,8 @@ def check(args, output, others, parser):
         raise UserError(f"--data is missing: name the prepared folder of {args.source}")
     if not 0 < args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold:g}: must lie between 0 and 1")
+    if args.tta < 1:
+        raise UserError(f"--tta {args.tta}: must be at least 1")
     if args.clips < 0:
         raise UserError(f"--clips {args.clips}: must not be negative")
     if output.is_dir():

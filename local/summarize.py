@@ -1,6 +1,7 @@
 """The end of stage 3: the metrics of all folds -> RESULTS.md, with what is needed to get them again.
 
-confusion.png beside it is the confusion matrix of all of them together, if clips have one label.
+confusion.png beside it is the confusion matrix of all of them together, if clips have one label. With --tta 5 they are
+RESULTS.tta5.md and confusion.tta5.png.
 """
 
 import html
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from paddletag import checkpoint, manifest, runtime
+from paddletag import checkpoint, manifest, results, runtime
 from paddletag.runtime import UserError, log
 
 METRICS = {"single_label": ("accuracy", "Accuracy (%)", 100, 2), "multi_label": ("mAP", "mAP", 1, 4)}
@@ -23,44 +24,39 @@ def main():
     folds = "the folds to report, or test"
     parser.add_argument("--folds", nargs="+", required=True, type=manifest.parse_fold, help=folds)
     parser.add_argument("--seeds", nargs="*", default=[], help="the seeds to report, if the folder holds several")
+    parser.add_argument("--tta", type=int, default=1, help="the evaluation to report: that of so many rolled copies")
     args = parser.parse_args()
     runtime.start_log()
-    exp = Path(args.exp)
+    exp, how = Path(args.exp), f" (--tta {args.tta})" if args.tta > 1 else ""
+    if args.tta < 1:
+        raise UserError(f"--tta {args.tta}: must be at least 1")
 
     runs, folders = [], []  # of (seed or "", fold, metrics, meta)
     for seed in dict.fromkeys(args.seeds) or [""]:
         for fold in dict.fromkeys(args.folds):  # each once
             where = manifest.words(fold)
             folder = exp / (f"seed{seed}" if seed else "") / where.replace(" ", "")
-            missing = f"evaluate {where} first (stage 3)"
-            metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
-            if metrics["model"] != meta["sha256"]:
-                raise UserError(f"{folder / 'metrics.json'}: is of an earlier model: evaluate {where} again (stage 3)")
-            runs.append((seed, fold, metrics, meta))
+            runs.append((seed, fold, *results.read_metrics(folder, args.tta, where)))
             folders.append(folder)
     first = runs[0][3]["run"]
-    for seed, fold, metrics, meta in runs:
-        changed = list(checkpoint.differences(alike(first, seed), alike(meta["run"], seed)))
-        if metrics.get("tta") != runs[0][2].get("tta"):
-            changed.append(f"--tta was {runs[0][2].get('tta')}, is {metrics.get('tta')}")
-        if changed:
+    for seed, fold, _, meta in runs:
+        if changed := list(checkpoint.differences(alike(first, seed), alike(meta["run"], seed))):
             raise UserError(
                 f"{exp}: {manifest.words(fold)} was trained in another way than {manifest.words(runs[0][1])}:"
                 f" {'; '.join(changed)}:"
                 " their mean would say nothing; train one of them again (stage 2)"
             )
-    path, picture = exp / "RESULTS.md", exp / "confusion.png"
-    single = runs[0][3]["task"] == "single_label"
-    text = report(exp.name, runs)
-    if path.exists() and path.read_text(encoding="utf-8") == text and (picture.exists() or not single):
+    path, picture = (exp / results.named(name, args.tta) for name in ("RESULTS.md", "confusion.png"))
+    title, single = exp.name + how, runs[0][3]["task"] == "single_label"
+    if (picture.exists() or not single) and is_report(path, title, runs):
         log.info("%s is up to date: %s", path, headline(runs))
         return
     if single:
         from paddletag import plots
 
-        matrix = sum(confusion(folder) for folder in folders)
-        plots.save(plots.confusion(matrix, runs[0][3]["labels"], headline(runs)), picture)
-    runtime.write_text(path, text)
+        matrix = sum(confusion(folder / results.named("scores.npz", args.tta)) for folder in folders)
+        plots.save(plots.confusion(matrix, runs[0][3]["labels"], headline(runs) + how), picture)
+    runtime.write_text(path, report(title, runs, commands(runs, runtime.command())))
     log.info("%s; wrote %s", headline(runs), path)
 
 
@@ -72,12 +68,29 @@ def alike(run, seed):
     return {**run, "config": config, "fold": None, "sound": None}
 
 
-def confusion(folder):
+def confusion(scores_file):
     """The confusion matrix of an evaluated model."""
     from paddletag import metrics
 
-    with np.load(folder / "scores.npz", allow_pickle=False) as file:
+    with np.load(scores_file, allow_pickle=False) as file:
         return metrics.confusion(file["scores"], file["targets"])
+
+
+def commands(runs, last):
+    """The command lines that lead to the numbers again: those of all trainings, of all evaluations, then `last`.
+
+    last: the one that reports these folds and no others. A line that did several of these stands once.
+    """
+    lines = [meta.get("command", "") for *_, meta in runs] + [metrics.get("command", "") for *_, metrics, _ in runs]
+    return [line for line in dict.fromkeys("\n".join(lines).split("\n")) if line not in ("", last)] + [last]
+
+
+def is_report(path, title, runs):
+    """Whether the file `path` is the report of these runs, whichever command wrote it."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    listed = re.search(r"^```bash\n(.*?)\n```$", before, re.S | re.M)
+    lines = listed[1].split("\n") if listed else []
+    return bool(lines) and before == report(title, runs, lines) and lines == commands(runs, lines[-1])
 
 
 def headline(runs):
@@ -116,14 +129,11 @@ def between(metrics, task, text="{}"):
     return text.format(" to ".join(values)) if values else ""
 
 
-def report(title, runs):
+def report(title, runs, commands):
     """The text of RESULTS.md."""
     meta = runs[0][3]
     key, name, factor, digits = METRICS[meta["task"]]
-    lines = [f"# Results: {cell(title)}", "", f"**{headline(runs)}**", ""]
-    commands = dict.fromkeys(run["command"] for *_, run in runs if run["command"])
-    if commands:
-        lines += ["```bash", *commands, "```", ""]
+    lines = [f"# Results: {cell(title)}", "", f"**{headline(runs)}**", "", "```bash", *commands, "```", ""]
     several = len({seed for seed, *_ in runs}) > 1
     splits, config = isinstance(runs[0][1], str), meta["run"]["config"]
     held_out = "Split" if splits else "Fold held out"

@@ -1,7 +1,6 @@
 """Stage 2: features and a backbone -> a fine-tuned model in a folder that suffices to use it."""
 
 import contextlib
-import os
 from pathlib import Path
 
 from paddletag import checkpoint, distributed, download, manifest, models, online, runtime
@@ -62,6 +61,9 @@ def train(args, config, clips, labels, records, validation):
         return
     if missing:
         raise missing
+    extended = args.extend and (exp / checkpoint.META).exists()
+    before = checkpoint.read_meta(exp).get("command", "").split("\n") if extended else []  # what is to be extended
+    commands = dict.fromkeys(filter(None, [*before, runtime.command()]))
 
     from paddletag import training  # paddle takes seconds to import: after what can go wrong at once
 
@@ -85,7 +87,7 @@ def train(args, config, clips, labels, records, validation):
             "task": config.task,
             "clip_seconds": config.data.clip_seconds,
             "run": run,
-            "command": os.environ.get("RECIPE_COMMAND", ""),  # of run.sh, for the report of all folds
+            "command": "\n".join(commands),  # for the report of all folds
             "trained": trained,
             "versions": runtime.versions(),
             "machine": runtime.machine(),

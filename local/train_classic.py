@@ -3,7 +3,6 @@
 One process on the CPU fits it, to the windows that evaluation would cut the training clips into, a row each.
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def train(args, config, clips, labels, records):
         "task": config.task,
         "clip_seconds": config.data.clip_seconds,
         "run": run,
-        "command": os.environ.get("RECIPE_COMMAND", ""),
+        "command": runtime.command(),
         "trained": {"rows": len(rows), "seconds": seconds},
         "versions": runtime.versions(),
         "machine": runtime.machine(),

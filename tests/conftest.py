@@ -1,6 +1,7 @@
 """What several tests need: where real data may lie, and how to run a script."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,3 +38,34 @@ def script():
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A function: path of a report -> its page in Chromium, offline; `page.faults` are what should not have been."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("Chromium is not installed (Debian, Ubuntu: apt-get install chromium)")
+    switches = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    switches = [f"--{name}" for name in f"{switches} disable-component-update disable-sync".split()]
+    with sync_api.sync_playwright() as playwright:
+        profile = tmp_path_factory.mktemp("profile")
+        context = playwright.chromium.launch_persistent_context(
+            str(profile), executable_path=program, headless=True, args=switches, offline=True, color_scheme="light"
+        )
+
+        def visit(path, width=1280):
+            page = context.new_page()
+            page.set_viewport_size({"width": width, "height": 900})
+            page.faults = []
+            page.on("console", lambda message: page.faults.append(message.text))
+            page.on("pageerror", lambda error: page.faults.append(str(error)))
+            page.on("dialog", lambda dialog: page.faults.append(dialog.message))
+            allowed = ("file:", "data:", "blob:")
+            page.on("request", lambda r: None if r.url.startswith(allowed) else page.faults.append(r.url))
+            page.goto(path.resolve().as_uri())
+            return page
+
+        yield visit
+        context.close()

@@ -285,8 +285,14 @@ def test_evaluation_does_not_touch_the_model_and_can_be_repeated(trained, data, 
     for name in ("metrics.json", "scores.npz"):
         (copy / name).unlink()
         call("evaluate", "--model", copy, "--data", data)
-    for name in ("metrics.json", "model.safetensors", "model.json"):
+    for name in ("model.safetensors", "model.json"):
         assert (copy / name).read_bytes() == (trained / "fold1" / name).read_bytes()
+    one, other = (runtime.read_json(folder / "metrics.json", "") for folder in (copy, trained / "fold1"))
+    assert str(copy) in one.pop("command") and str(trained / "fold1") in other.pop("command") and one == other
+    runtime.write_json(copy / "metrics.json", one)  # as it was before commands were in it: up to date, too
+    before = (copy / "metrics.json").stat().st_mtime_ns
+    call("evaluate", "--model", copy, "--data", data)
+    assert (copy / "metrics.json").stat().st_mtime_ns == before
 
 
 def test_a_fold_that_the_model_was_trained_on_is_refused(trained, data):

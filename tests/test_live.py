@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-from paddletag import audio, frontend, live, models, weights
+from paddletag import audio, frontend, live, models, parsing, weights
 from paddletag.runtime import UserError
 from prepared import call, refusal, tone
 
@@ -60,6 +60,26 @@ def test_a_label_comes_once_and_goes_once():
     ]
     assert [event.onset for event in events + last] == pytest.approx([0.4, 0.4, 1.6, 1.6])
     assert shown(last)[-1:] == [("offset", "sound", 1.8, 0.45)]
+
+
+@pytest.mark.parametrize("part", [STEP, 3 * STEP + 5, 10**6])
+def test_events_are_those_of_a_file(part):
+    """Of windows side by side with these scores; told when a window is over, which is a hop after it began."""
+    scores = (np.random.default_rng(3).random((60, 4)).round(1)).astype(np.float32)  # many are a threshold exactly
+    wave, labels = np.zeros(60 * STEP, np.float32), ("a", "b", "c", "d")
+    events, last = listen(scripted(*scores), wave, part, labels, 0.7, 0.3)
+    found = [(event.onset, event.time, event.label, event.score) for event in events + last if event.kind == "offset"]
+    start = HOP * np.arange(60)
+    arrays = {"start": start, "end": start + HOP, "scores": scores, "labels": np.array(labels)}
+    expected = [
+        (event["onset"] + HOP, min(event["offset"] + HOP, 60 * HOP), event["label"], event["peak"])
+        for event in parsing.events(arrays, 0.7, 0.3)
+    ]
+    (*times, names, peaks), (*times2, names2, peaks2) = (
+        zip(*sorted(rows, key=lambda row: (row[2], row[0])), strict=True) for rows in (found, expected)
+    )
+    assert names == names2 and peaks == peaks2 and len(names) > 20
+    np.testing.assert_allclose(times, times2, atol=1e-6)
 
 
 def test_labels_are_apart():

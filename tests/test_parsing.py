@@ -125,9 +125,14 @@ def test_any_damage_is_one_line_or_harmless(tmp_path, save):
     assert refusals > len(whole) / 10
 
 
-def windows(length, window, hop):
-    """start, end of windows over `length` seconds, as stage 4 writes them: the last ones cut at the end."""
+def windows(length, window, hop, inside=False):
+    """start, end of windows over `length` seconds: one every hop, the last ones cut at the end.
+
+    inside: as many as lie within the file, and one that ends with it, less than a hop after the one before.
+    """
     start = np.arange(0, length, hop)
+    if inside:
+        start = np.append(start[start + window < length - 1e-9], max(0, length - window))
     return {"start": start, "end": np.minimum(start + window, length)}
 
 
@@ -209,9 +214,9 @@ def test_a_gap_of_the_limit_is_no_matter_of_rounding():
 SOUNDS = {"Dog": (1.37, 4.12), "Speech": (3.05, 9.61), "Bell": (8.2, 12.75)}  # the last one until the end
 
 
-def scene(heard, sounds=SOUNDS, length=12.75, window=2.0, hop=0.3):
+def scene(heard, sounds=SOUNDS, length=12.75, window=2.0, hop=0.3, inside=False):
     """Scores that rise with the part of a window that a sound fills, up to 1 where it fills twice `heard` of it."""
-    arrays = windows(length, window, hop)
+    arrays = windows(length, window, hop, inside)
     fill = [
         np.clip(np.minimum(arrays["start"] + window, b) - np.maximum(arrays["start"], a), 0, None) / window
         for a, b in sounds.values()
@@ -223,8 +228,9 @@ def scene(heard, sounds=SOUNDS, length=12.75, window=2.0, hop=0.3):
     }
 
 
-def test_onset_and_offset_of_three_sounds_are_within_a_hop_of_the_truth():
-    found = {event["label"]: event for event in parsing.events(scene(0.5), 0.5)}
+@pytest.mark.parametrize("inside", [False, True])
+def test_onset_and_offset_of_three_sounds_are_within_a_hop_of_the_truth(inside):
+    found = {event["label"]: event for event in parsing.events(scene(0.5, inside=inside), 0.5)}
     assert list(found) == ["Dog", "Speech", "Bell"]
     for label, truth in SOUNDS.items():
         assert (found[label]["onset"], found[label]["offset"]) == pytest.approx(truth, abs=0.16)
@@ -235,11 +241,54 @@ def test_onset_and_offset_of_three_sounds_are_within_a_hop_of_the_truth():
 @pytest.mark.parametrize("heard", [0.25, 0.4, 0.5])
 def test_any_sound_is_within_a_hop_for_what_a_window_must_hold_of_it(heard):
     generator = np.random.default_rng(1)
-    for _ in range(50):
+    for n in range(50):
         begin = generator.uniform(2, 5)  # sooner, the first window might hear it
         truth = begin, begin + generator.uniform(1.7, 4)
-        (found,) = parsing.events(scene(heard, {"Dog": truth}), 0.5, overlap=heard)
+        length = truth[1] + 2 + 0.1 * generator.random() if n % 2 else 12.75  # the last window ends where it will
+        (found,) = parsing.events(scene(heard, {"Dog": truth}, length, inside=bool(n % 2)), 0.5, overlap=heard)
         assert (found["onset"], found["offset"]) == pytest.approx(truth, abs=0.16)
+
+
+@pytest.mark.parametrize(
+    "length, window, hop",
+    [(12.7, 2, 0.3), (7, 2, 0.3), (5, 1, 1), (4.99, 1, 0.5), (2.01, 2, 0.3), (2, 2, 1), (0.7, 2, 1)],
+)
+def test_a_window_speaks_for_what_is_nearest_to_its_centre(length, window, hop):
+    """Up to the ends of the file, and with a last window less than a hop after the one before."""
+    arrays = windows(length, window, hop, inside=True)
+    first, last = parsing.cells(arrays["start"], arrays["end"])
+    assert first[0] == 0 and last[-1] == length and np.array_equal(first[1:], last[:-1])
+    moments = np.linspace(0, length, 499)[:-1] + 1e-4
+    centres = (arrays["start"] + arrays["end"]) / 2
+    nearest = np.abs(moments[:, None] - centres).argmin(1)
+    assert np.array_equal(np.searchsorted(last, moments), nearest)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_event_keeps_a_hop_however_few_windows_there_are(inside):
+    """Where a tenth of a window makes a sound heard, an event of the first two windows ends sooner."""
+    arrays = windows(2.4, 2, 0.3, inside)  # inside: three windows, the last one 0.1 s after the second
+    scores = (np.arange(len(arrays["start"])) < 2)[:, None]
+    arrays |= {"scores": scores.astype(np.float32), "labels": np.array(["A"])}
+    (whole,), (part,) = (parsing.events(arrays, 0.5, overlap=overlap) for overlap in (0.5, 0.1))
+    assert whole["offset"] == pytest.approx(1.35 if inside else 1.45)
+    assert part["offset"] == pytest.approx(whole["offset"] - (whole["offset"] - 0.3) / 2, abs=1e-6)
+
+
+def test_a_class_is_heard_from_the_threshold_until_below_the_lower_one():
+    generator = np.random.default_rng(0)
+    scores = generator.random((200, 6)).round(1).astype(np.float32)
+    high, low = np.array([0.7, 0.9, 0.5, 0.7, 0.0, 1.0]), np.array([0.3, 0.9, 0.1, 0.7, 0.0, 0.0])
+    expected, now = [], np.array([False, True, False, True, False, True])
+    before = now
+    for row in scores:
+        now = np.where(now, row >= low.astype(np.float32), row >= high.astype(np.float32))
+        expected.append(now)
+    np.testing.assert_array_equal(parsing.heard(scores, high, low, before), expected)
+    np.testing.assert_array_equal(parsing.heard(scores[:, 0], 0.7, 0.3), np.array(expected)[:, 0])
+    parts = [parsing.heard(scores[:90], high, low, before)]  # in parts, as it is heard live
+    parts.append(parsing.heard(scores[90:], high, low, parts[0][-1]))
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
 
 
 def test_a_sound_of_the_whole_file_lasts_from_its_start_to_its_end():

@@ -130,7 +130,7 @@ def test_every_fold_with_every_seed(recipe, jobs):
     assert {option(call, "--model") for call in evaluated} == set(trained)
     assert {option(call, "--tta") for call in evaluated} == {"3"}
     (summary,) = (call for call in calls if call["name"] == "summarize")
-    assert summary["argv"] == ["--exp", str(exp), "--folds", "1", "2", "--seeds", "0", "7"]
+    assert summary["argv"] == ["--exp", str(exp), "--folds", "1", "2", "--seeds", "0", "7", "--tta", "3"]
     (tag,) = (call for call in calls if call["name"] == "audio_tag")
     assert option(tag, "--model") == f"{exp}/seed0/fold1"
     assert "seed 7, fold 2" in done.stdout
@@ -144,7 +144,7 @@ def test_the_split_test(recipe):
     assert {option(call, "--fold") for call in trained} == {"test"}
     assert {option(call, "--exp") for call in trained} == {f"{exp}/seed0/test", f"{exp}/seed3/test"}
     (summary,) = (call for call in calls if call["name"] == "summarize")
-    assert summary["argv"] == ["--exp", str(exp), "--folds", "test", "--seeds", "0", "3"]
+    assert summary["argv"] == ["--exp", str(exp), "--folds", "test", "--seeds", "0", "3", "--tta", "1"]
     assert "seed 3, test | == stage 2: train (seed 3, test)" in done.stdout.splitlines()
 
 

@@ -81,6 +81,44 @@ def test_rerun_redoes_nothing(esc50):
     assert after == {path: before[path] for path in after}
 
 
+def test_every_evaluation_stays_and_says_how_it_is_made_again(tmp_path):
+    """The plain one, then one on rolled copies: each with its files, and commands that give it in a fresh folder."""
+    home, fresh, names = tmp_path / "home", tmp_path / "fresh", {1: "", 3: ".tta3"}
+    command = [sys.executable, str(ROOT / "tools" / "make_toy_dataset.py"), "--clips-per-class", "10", "--seconds", "1"]
+    for folder in (home, fresh):
+        subprocess.run([*command, "--out", str(folder / "toy")], check=True, capture_output=True)
+    options = (*OPTIONS, "--stop-stage", 3, "--opts", "data.clip_seconds 1 train.epochs 1")
+    for tta, first in ((1, 0), (3, 3), (1, 3), (3, 3)):
+        done = recipe("esc50", *options, "--tta", tta, "--stage", first, cwd=home)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("is up to date") == 2  # evaluated and reported before
+
+    def found(folder):
+        every = {}
+        for tta, name in names.items():
+            with np.load(folder / f"e/fold1/scores{name}.npz") as file:
+                scores = file["scores"]
+            metrics = json.loads((folder / f"e/fold1/metrics{name}.json").read_text())
+            assert metrics["tta"] == tta and prepared.report_data(folder / f"e/fold1/report{name}.html")
+            for place in ("e/fold1", "e"):
+                assert (folder / place / f"confusion{name}.png").exists()
+            every[tta] = {key: metrics[key] for key in ("accuracy", "per_class", "model")}, scores.tolist()
+        return every
+
+    before = found(home)
+    assert before[1] != before[3]
+    texts = {tta: (home / f"e/RESULTS{name}.md").read_text() for tta, name in names.items()}
+    lines = {tta: text.partition("```bash\n")[2].partition("\n```")[0].split("\n") for tta, text in texts.items()}
+    assert len(lines[1]) == 1 and len(lines[3]) == 2 and lines[3][0] == lines[1][0]
+    assert "--tta 3" not in lines[1][0] and "--tta 3" in lines[3][1]
+    env = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run(["bash", "-ec", "\n".join(lines[3])], cwd=fresh, env=env, check=True, capture_output=True)
+    assert found(fresh) == before
+    again = {tta: (fresh / f"e/RESULTS{name}.md").read_text() for tta, name in names.items()}
+    for tta, text in texts.items():  # all but the seconds of training
+        assert re.sub(r"\d+ \|$", "", again[tta], flags=re.M) == re.sub(r"\d+ \|$", "", text, flags=re.M)
+
+
 def test_own_file_and_other_folder(esc50, tmp_path, toy):
     """A user elsewhere names a file of their own, in another format and rate: relative to where they stand."""
     import soundfile

@@ -5,7 +5,6 @@ import html.parser
 import io
 import json
 import re
-import shutil
 import time
 import urllib.parse
 
@@ -299,39 +298,8 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     assert "damaged" in prepared.refusal("report", model, "--data", data, "--out", output)
     results = json.loads((model / "metrics.json").read_text())
     (model / "metrics.json").write_text(json.dumps({**results, "model": "m2"}))
-    assert "another model" in prepared.refusal("report", model, "--data", data, "--out", output)
+    assert "earlier model" in prepared.refusal("report", model, "--data", data, "--out", output)
     assert not output.exists()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A function: path of a report -> its page in Chromium, offline; `page.faults` are what should not have been."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("Chromium is not installed (Debian, Ubuntu: apt-get install chromium)")
-    switches = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    switches = [f"--{name}" for name in f"{switches} disable-component-update disable-sync".split()]
-    with sync_api.sync_playwright() as playwright:
-        profile = tmp_path_factory.mktemp("profile")
-        context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=program, headless=True, args=switches, offline=True, color_scheme="light"
-        )
-
-        def visit(path, width=1280):
-            page = context.new_page()
-            page.set_viewport_size({"width": width, "height": 900})
-            page.faults = []
-            page.on("console", lambda message: page.faults.append(message.text))
-            page.on("pageerror", lambda error: page.faults.append(str(error)))
-            page.on("dialog", lambda dialog: page.faults.append(dialog.message))
-            allowed = ("file:", "data:", "blob:")
-            page.on("request", lambda r: None if r.url.startswith(allowed) else page.faults.append(r.url))
-            page.goto(path.resolve().as_uri())
-            return page
-
-        yield visit
-        context.close()
 
 
 TEXTS = "table => [...document.querySelectorAll(table + ' tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
@@ -497,6 +465,26 @@ def test_an_evaluation_report_in_a_browser(browser, evaluated):
     page.locator("summary").click()
     assert HOSTILE[0] in page.locator(".settings").text_content()
     assert page.faults == [] and page.evaluate("window.hacked") is None
+
+
+def test_a_report_of_rolled_copies(browser, evaluated, tagged):
+    model, data, scores, targets = evaluated("single_label")
+    found = json.loads((model / "metrics.json").read_text())
+    (model / "metrics.tta3.json").write_text(json.dumps({**found, "tta": 3, "command": "bash run.sh --tta 3"}))
+    with np.load(model / "scores.npz") as arrays:
+        np.savez(model / "scores.tta3.npz", **{**arrays, "scores": targets})  # no mistake, so that the two differ
+    for options in ((), ("--tta", 3)):
+        prepared.call("report", model, "--data", data, *options)
+    plain, rolled = (browser(model / name) for name in ("report.html", "report.tta3.html"))
+    assert "--tta" not in plain.locator("header").text_content()
+    assert "3 copies of each clip, rolled in time (--tta 3)" in rolled.locator("header").text_content()
+    assert "bash run.sh --tta 3" in rolled.locator(".settings").text_content()
+    clips = [Page((model / name).read_text()).data["clips"] for name in ("report.html", "report.tta3.html")]
+    assert clips[0] != clips[1] and plain.faults == rolled.faults == []
+    assert "model first (stage 3, --tta 5)" in prepared.refusal("report", model, "--data", data, "--tta", 5)
+    assert "--tta 0" in prepared.refusal("report", model, "--data", data, "--tta", 0)
+    npz, sound, _ = tagged
+    assert "--tta" in prepared.refusal("report", npz, "--audio", sound, "--tta", 3)
 
 
 def test_several_labels_in_a_browser(browser, evaluated):

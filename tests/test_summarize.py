@@ -41,6 +41,11 @@ def exp(tmp_path, weights):
     return exp
 
 
+def listed(path):
+    """The commands in a RESULTS.md."""
+    return path.read_text().partition("```bash\n")[2].partition("\n```\n")[0].split("\n")
+
+
 def change(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
@@ -52,7 +57,7 @@ def test_mean_and_sample_standard_deviation(exp):
     mean, deviation = statistics.mean(percent), np.std(percent, ddof=1)
     assert f"**Accuracy (%) {mean:.2f} ± {deviation:.2f} over 3 folds**" in text and "95.00 ± 5.00" in text
     assert "# Results: mn04\n" in text
-    assert "```bash\nbash run.sh --config conf/mn04.yaml\n```\n" in text  # once, though it made three folds
+    assert listed(exp / "RESULTS.md")[:-1] == ["bash run.sh --config conf/mn04.yaml"]  # once for three folds
     assert "| 2 | 90.00 | 85.00 to 93.00 | 80 | 63 |" in text and "a laptop, 2 cores" in text and "lr: 0.0003" in text
 
 
@@ -110,6 +115,59 @@ def test_nothing_is_written_twice(exp, capsys):
     before = (exp / "RESULTS.md").stat().st_mtime_ns
     call("summarize", "--exp", exp, "--folds", 1, 2)
     assert (exp / "RESULTS.md").stat().st_mtime_ns == before and "is up to date" in capsys.readouterr().out
+
+
+def test_the_commands_are_in_an_order_that_gives_the_numbers_again(exp, monkeypatch):
+    """Trainings, evaluations, then the report of these folds; each once, and no other line."""
+    for fold, training, evaluation in ((1, "T1\nT2", "T2"), (2, "T3", "E"), (3, "T1\nT2", "E")):
+        change(exp / f"fold{fold}/model.json", command=training)  # two lines: the second extended the first
+        change(exp / f"fold{fold}/metrics.json", command=evaluation)
+
+    def written(last, *folds):
+        monkeypatch.setenv("RECIPE_COMMAND", last)
+        call("summarize", "--exp", exp, "--folds", *folds)
+        return listed(exp / "RESULTS.md")
+
+    assert written("E", 1, 2, 3) == ["T1", "T2", "T3", "E"]
+    assert written("again", 1, 2, 3) == ["T1", "T2", "T3", "E"]  # nothing is new
+    assert written("T3", 1, 2) == ["T1", "T2", "E", "T3"]  # the one that reports these folds is the last
+    assert written("T1", 1) == ["T2", "T1"]
+    (exp / "RESULTS.md").unlink()
+    assert written("R", 1) == ["T1", "T2", "R"]
+    change(exp / "fold1/metrics.json", command="E2")
+    assert written("other", 1) == ["T1", "T2", "E2", "other"]
+    monkeypatch.delenv("RECIPE_COMMAND")
+    call("summarize", "--exp", exp, "--folds", 3)
+    *before, last = listed(exp / "RESULTS.md")
+    assert before == ["T1", "T2", "E"] and last.endswith(f"summarize.py --exp {exp} --folds 3")
+
+
+def test_other_evaluations_have_files_of_their_own(exp, capsys):
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+    before = {name: (exp / name).read_bytes() for name in ("RESULTS.md", "confusion.png")}
+    assert "fold1/metrics.tta5.json: no such file: evaluate fold 1 first (stage 3, --tta 5)" in refusal(
+        "summarize", "--exp", exp, "--folds", 1, 2, "--tta", 5
+    )
+    for fold in (1, 2):
+        folder = exp / f"fold{fold}"
+        shutil.copy(folder / "metrics.json", folder / "metrics.tta5.json")
+        change(folder / "metrics.tta5.json", tta=5, accuracy=0.5, command=f"E{fold}")
+        np.savez(folder / "scores.tta5.npz", scores=np.eye(3)[[1, 1, 1, 1]], targets=np.eye(3)[[0, 0, 1, 2]])
+    call("summarize", "--exp", exp, "--folds", 1, 2, "--tta", 5)
+    text = (exp / "RESULTS.tta5.md").read_text()
+    assert "50.00 ± 0.00 over 2 folds" in text and "means over 5 copies of each clip" in text and "--tta 5" in text
+    assert listed(exp / "RESULTS.tta5.md")[:-1] == ["bash run.sh --config conf/mn04.yaml", "E1", "E2"]
+    assert (exp / "confusion.tta5.png").read_bytes() != before["confusion.png"]
+    assert before == {name: (exp / name).read_bytes() for name in before}
+    capsys.readouterr()
+    call("summarize", "--exp", exp, "--folds", 1, 2, "--tta", 5)
+    call("summarize", "--exp", exp, "--folds", 1, 2)
+    assert capsys.readouterr().out.count("is up to date") == 2
+    change(exp / "fold2/metrics.json", tta=5)  # as it was written before names said so
+    assert "fold2/metrics.json: is of --tta 5: evaluate fold 2 again" in refusal(
+        "summarize", "--exp", exp, "--folds", 1, 2
+    )
+    assert "--tta 0" in refusal("summarize", "--exp", exp, "--folds", 1, "--tta", 0)
 
 
 def test_metrics_of_an_earlier_model_are_refused(exp):

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -304,11 +305,15 @@ def test_a_step_that_does_not_divide_is_refused(data, tmp_path):
     assert "train.amp" in refusal("train", *arguments(data, tmp_path, "train.amp", "O2"))
 
 
-def test_extending_a_finished_run(data, tmp_path, capsys):
+def test_extending_a_finished_run(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RECIPE_COMMAND", "bash run.sh")
     train(data, tmp_path)
     longer = arguments(data, tmp_path, "train.epochs", "5")
     assert "--extend true" in refusal("train", *longer)
+    assert checkpoint.read_meta(tmp_path)["command"] == "bash run.sh"
+    monkeypatch.setenv("RECIPE_COMMAND", "bash run.sh --extend true")
     call("train", "--extend", "true", *longer)
+    assert checkpoint.read_meta(tmp_path)["command"] == "bash run.sh\nbash run.sh --extend true"
     assert "going on after epoch 3 of 5" in capsys.readouterr().out
     assert [row["epoch"] for row in history(tmp_path)] == [1, 2, 3, 4, 5]
     assert checkpoint.read_meta(tmp_path)["trained"]["epochs"] == 5
@@ -445,9 +450,9 @@ def test_data_with_splits(data, tmp_path):
     found = engine.evaluate(model, validation, features, "single_label", SECONDS, 4)
     assert (found.argmax(1) == dataset.multi_hot(validation, labels).argmax(1)).mean() == pytest.approx(max(scores))
 
+    call("evaluate", "--model", tmp_path / "best", "--data", splits)
     line = refusal("evaluate", "--model", tmp_path / "best", "--data", splits, "--fold", "valid")
     assert "--fold valid" in line and "test it on test alone" in line
-    call("evaluate", "--model", tmp_path / "best", "--data", splits)
     told = json.loads((tmp_path / "best" / "metrics.json").read_text())
     assert (told["fold"], told["n"]) == ("test", 8)
     with np.load(tmp_path / "best" / "scores.npz") as file:
@@ -556,17 +561,27 @@ def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
     both = ("--model", tmp_path / "a", tmp_path / "b", "--data", data)
     assert "--output_dir" in refusal("evaluate", *both)
     call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
-    with np.load(tmp_path / "both" / "scores.npz") as file:
+    with np.load(tmp_path / "both" / "scores.tta2.npz") as file:
         np.testing.assert_allclose(file["scores"], expected, atol=1e-6)
-    told = json.loads((tmp_path / "both" / "metrics.json").read_text())
-    assert told["tta"] == 2 and told["fold"] == 1 and not (tmp_path / "a" / "metrics.json").exists()
-    page = report_data(tmp_path / "both" / "report.html")
+    told = json.loads((tmp_path / "both" / "metrics.tta2.json").read_text())
+    assert told["tta"] == 2 and told["fold"] == 1 and not list((tmp_path / "a").glob("metrics*"))
+    assert shlex.split(told["command"])[2:] == [*map(str, both), "--tta", "2", "--output_dir", str(tmp_path / "both")]
+    page = report_data(tmp_path / "both" / "report.tta2.html")
     assert page["metrics"] == told and page["model"] == "mn01_as" and page["history"] == {}
     assert [about["run"]["config"]["train"]["seed"] for about in page["about"]] == [ord("a"), ord("b")]
-    (tmp_path / "both" / "report.html").unlink()
+    (tmp_path / "both" / "report.tta2.html").unlink()
     call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
-    assert report_data(tmp_path / "both" / "report.html")["metrics"] == told
+    assert report_data(tmp_path / "both" / "report.tta2.html")["metrics"] == told
     assert "--tta 0" in refusal("evaluate", *both, "--tta", "0", "--output_dir", tmp_path / "none")
+    call("evaluate", *both, "--output_dir", tmp_path / "both")  # the plain evaluation beside the other one
+    plain = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert plain["tta"] == 1 and json.loads((tmp_path / "both" / "metrics.tta2.json").read_text()) == told
+    alone = ("--model", tmp_path / "a", "--data", data)
+    assert "of other models" in refusal("evaluate", *alone, "--output_dir", tmp_path / "both")
+    assert "folder of another model" in refusal("evaluate", *both, "--output_dir", tmp_path / "b")
+    assert "folder of another model" in refusal("evaluate", *alone, "--output_dir", tmp_path / "b")
+    call("evaluate", *alone, "--output_dir", tmp_path / "a")
+    assert json.loads((tmp_path / "both" / "metrics.json").read_text()) == plain
 
 
 CURVE = """

@@ -76,7 +76,7 @@ default opts "" "settings that override the config, e.g. \"train.epochs 2 train.
 default folds "1" "folds to hold out, one model each; test: the split test, of data with splits"
 default seeds "" "seeds to train each fold with, e.g. \"0 1 2\"; empty: the config's alone"
 default extend false "true: a finished run may go on to more train.epochs"
-default tta 1 "copies of each clip, rolled in time, whose scores stage 3 averages"
+default tta 1 "copies of each clip, rolled in time, whose scores stage 3 averages; 5: results are named *.tta5.*"
 default gpus "" "devices, e.g. 0,1,2,3; empty: the CPU"
 default nproc "" "processes on the CPU; empty: 1"
 default jobs "" "folds side by side, which share the GPUs; empty: 1, or on the CPU as many as cores"

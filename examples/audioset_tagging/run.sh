@@ -29,7 +29,8 @@ train_and_evaluate() {
 stage 0 prepare "$python" "$local/prepare.py" --config "$config" --raw "$raw" --data "$data" "${overrides[@]}"
 stage 1 features launch "$local/extract_features.py" --config "$config" --data "$data" "${overrides[@]}"
 each_fold train_and_evaluate
-stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}" --seeds "${seed_list[@]}"
+stage 3 summarize "$python" "$local/summarize.py" --exp "$exp" --folds "${fold_list[@]}" --seeds "${seed_list[@]}" \
+  --tta "$tta"
 stage 4 tag "$python" "$local/audio_tag.py" --model "$model" --wav "$wav" --data "$data" \
   --output_dir "$exp/tagging" --device "$device"
 tagged=${wav##*/} # a folder's results are many, and so may be those of clips

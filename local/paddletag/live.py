@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paddletag import parsing
 from paddletag.runtime import UserError
 from paddletag.tagging import Windows
 
@@ -25,7 +26,7 @@ class Live:
 
     predict: as `tagging.predictor` gives. Every `hop` seconds the last `window` seconds are scored (silence before the
     beginning); only their log-mel is kept. A label comes when its score reaches `threshold`, and goes when it falls
-    below `low`: between the two nothing happens.
+    below `low`: between the two nothing happens (`parsing.heard`, as for files).
     """
 
     def __init__(self, predict, front_end, labels, window, hop, threshold, low):
@@ -55,16 +56,17 @@ class Live:
     def _events(self, log_mels):
         if not log_mels:
             return []
-        events = []
-        for scores in self.predict(np.stack(log_mels))["scores"]:
+        events, there = [], ~np.isnan(self.onsets)
+        every = self.predict(np.stack(log_mels))["scores"]
+        for scores, heard in zip(every, parsing.heard(every, self.threshold, self.low, there), strict=True):
             self.scored += self.windows.stride
             time = min(self.scored, self.samples) / self.rate
-            there = ~np.isnan(self.onsets)
             self.peaks = np.where(there, np.maximum(self.peaks, scores), scores)
-            come = np.flatnonzero(~there & (scores >= self.threshold))
-            events += self._offsets(np.flatnonzero(there & (scores < self.low)), time)
+            come = np.flatnonzero(heard & ~there)
+            events += self._offsets(np.flatnonzero(there & ~heard), time)
             self.onsets[come] = time
             events += [Event("onset", self.labels[i], time, float(scores[i]), time) for i in self._loudest(come)]
+            there = heard
         return events
 
     def _offsets(self, gone, time):

@@ -205,54 +205,85 @@ def events(arrays, threshold=THRESHOLD, low=None, min_duration=0.0, min_gap=0.0,
     is exact to half a hop. `overlap` is that half, for models that a sound must fill less or more of a window for to
     reach the threshold: onset and offset move by (0.5 - overlap) windows, later and earlier. An event in the first
     window begins with it, and one in the last ends with the file: nothing tells where else it would.
+
+    The page of a tagging report computes the same again when its threshold moves (`eventsOf` in tagging.js).
     """
-    columns = choose(arrays["labels"], classes)
-    scores, start, end = (np.asarray(arrays[name]) for name in ("scores", "start", "end"))
+    columns, scores = choose(arrays["labels"], classes), np.asarray(arrays["scores"], np.float32)
     if not len(scores):
         return []
-    threshold = np.broadcast_to(np.asarray(threshold, scores.dtype), scores.shape[1])  # 0.7 must reach a float32's 0.7
-    low = threshold if low is None else np.broadcast_to(np.asarray(low, scores.dtype), scores.shape[1])
-    onsets, offsets = cells(start, end)
-    hop = np.median(offsets - onsets)
-    narrow = (0.5 - overlap) * (end - start).max()
+    threshold = np.broadcast_to(np.asarray(threshold, np.float32), scores.shape[1])
+    low = threshold if low is None else np.broadcast_to(np.asarray(low, np.float32), scores.shape[1])
+    times = timing(arrays["start"], arrays["end"], min_duration, min_gap, overlap)
     found = []
     for k in columns[(scores[:, columns] >= threshold[columns]).any(0)]:
         column = np.ascontiguousarray(scores[:, k])
-        first, last = _runs(column, threshold[k], low[k])
-        onset, offset = onsets[first], offsets[last]
-        by = np.minimum(narrow, np.maximum(offset - onset - hop, 0) / 2)  # an event keeps a hop at least
-        onset = np.where(first == 0, onset, np.maximum(onset + by, start[0]))
-        offset = np.where(last == len(scores) - 1, offset, np.minimum(offset - by, end.max()))
-        onset, offset = onset.round(6), offset.round(6)  # 0.3 s is not less than 0.3 s
-        gap = (onset[1:] - offset[:-1]).round(6)
-        new = np.concatenate([[True], (gap > 0) & (gap >= min_gap)])
-        ends = np.append(new[1:], True)
-        for begin, finish, i, j in zip(onset[new], offset[ends], first[new], last[ends], strict=True):
-            if round(finish - begin, 6) >= min_duration:
-                part = column[i : j + 1]
-                values = (float(begin), float(finish), str(arrays["labels"][k]), float(part.max()), float(part.mean()))
-                found.append(dict(zip(("onset", "offset", "label", "peak", "mean"), values, strict=True)))
+        steps = np.diff(heard(column, threshold[k], low[k]).astype(np.int8), prepend=0, append=0)
+        runs = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
+        for first, last, onset, offset in _spans(*runs, times):
+            part = column[first : last + 1]
+            event = {"onset": float(onset / 1e6), "offset": float(offset / 1e6), "label": str(arrays["labels"][k])}
+            found.append({**event, "peak": float(part.max()), "mean": float(part.mean(dtype=float))})
     return sorted(found, key=lambda event: (event["onset"], event["offset"]))
 
 
+def heard(scores, threshold, low, before=False):
+    """Whether a class is heard in each window: scores [N, ...] -> bool [N, ...].
+
+    It is from a window that scores at least `threshold` until one that scores less than `low`. before [...]: whether it
+    was heard in the window before the first. All are compared in float32, in which scores are kept: 0.7 reaches 0.7.
+    """
+    scores, threshold, low = (np.asarray(values, np.float32) for values in (scores, threshold, low))
+    change = (scores >= threshold).astype(np.int8) - (scores < low)
+    change = np.concatenate([np.broadcast_to(np.where(before, 1, -1), change[:1].shape), change])
+    rows = np.arange(len(change)).reshape(-1, *[1] * (change.ndim - 1))
+    latest = np.maximum.accumulate(np.where(change != 0, rows, 0))
+    return np.take_along_axis(change, latest, 0)[1:] > 0
+
+
+def timing(start, end, min_duration=0.0, min_gap=0.0, overlap=0.5):
+    """What tells an event's times from its windows, in whole microseconds, in which 0.3 s is not less than 0.3 s.
+
+    onsets, offsets [N]: what each window speaks for (`cells`). narrow: by how much events begin later and end earlier
+    (`overlap`, see `events`), if `hop` is left of them. min_duration, min_gap: as of `events`.
+    """
+    onsets, offsets = cells(start, end)
+    start, end = np.asarray(start), np.asarray(end)
+    values = {
+        "onsets": onsets,
+        "offsets": offsets,
+        "narrow": (0.5 - overlap) * (end - start).max(),
+        "hop": np.diff(start).max(initial=0.0),  # the last one may be shorter
+        "min_duration": min_duration,
+        "min_gap": min_gap,
+    }
+    return {name: np.rint(1e6 * np.asarray(value)) for name, value in values.items()}
+
+
 def cells(start, end):
-    """What each window speaks for: (from [N], to [N]) in seconds, touching halfway between windows' centres."""
-    centre = start + (end - start).max() / 2  # stage 4 cuts the ends of the padded windows to the file's
+    """What each window speaks for: (from [N], to [N]) in seconds, touching halfway between windows' centres.
+
+    The first one's begins with the file, the last one's ends with it.
+    """
+    centre = start + (end - start).max() / 2  # windows may go beyond the file's end, where `end` is cut
     edges = np.concatenate([start[:1], (centre[1:] + centre[:-1]) / 2, [end.max()]]).clip(max=end.max())
-    # Padded windows may be centred beyond the end; one that is the first to hear something has heard its own part.
+    # Such windows may be centred beyond the end; one that is the first to hear something has heard its own part.
     return np.minimum(edges[:-1], (start + end) / 2), edges[1:]
 
 
-def _runs(column, threshold, low):
-    """(first [E], last [E]): each event's windows, from one that reaches the threshold while none is below low."""
-    steps = np.diff((column >= low).astype(np.int8), prepend=0, append=0)
-    first, last = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
-    high = np.flatnonzero(column >= threshold)
-    at = np.searchsorted(high, first)
-    reached = at < len(high)
-    first, last, at = first[reached], last[reached], at[reached]
-    inside = high[at] <= last
-    return high[at][inside], last[inside]
+def _spans(first, last, times):
+    """[(first, last, onset, offset)] of a class's events, from the runs of windows first [R] to last [R] in which it is
+    heard; times are as `timing` gives them.
+    """
+    onsets, offsets = times["onsets"], times["offsets"]
+    onset, offset = onsets[first], offsets[last]
+    by = np.minimum(times["narrow"], np.maximum(offset - onset - times["hop"], 0) // 2)
+    onset = np.where(first == 0, onset, np.maximum(onset + by, onsets[0]))
+    offset = np.where(last == len(offsets) - 1, offset, np.minimum(offset - by, offsets[-1]))
+    gap = onset[1:] - offset[:-1]
+    new = np.concatenate([[True], (gap > 0) & (gap >= times["min_gap"])])
+    ends = np.append(new[1:], True)
+    spans = zip(first[new], last[ends], onset[new], offset[ends], strict=True)
+    return [span for span in spans if span[3] - span[2] >= times["min_duration"]]
 
 
 def top_k(scores, labels, k):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from paddletag import audio, checkpoint, frontend, manifest, parsing, runtime, tagging
+from paddletag import audio, checkpoint, frontend, manifest, parsing, results, tagging
 from paddletag.runtime import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,12 +30,16 @@ TOP = 5  # labels of a clip
 _LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
 
 
-def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
+def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, low=None, link=None, **options):
     """The HTML of a tagging result (as `parsing.read` gives it, with seconds) and the file `sound` that it is of.
 
-    threshold: of the scores, to begin with. link: refer to the sound by its path from `folder`, where the report will
-    lie, instead of embedding it as Ogg Vorbis (some 0.6 MB a minute); None: refer to what is longer than EMBEDDED.
-    AudioError for a sound that cannot be read; UserError for one that is not as long as the result.
+    Its events are those that `parsing.events` finds with `threshold`, `low` and `options` (min_duration, min_gap,
+    overlap). The page can move the threshold that most classes have; classes with another one keep theirs, and a lower
+    threshold that equals the class's threshold moves with it.
+
+    link: refer to the sound by its path from `folder`, where the report will lie, instead of embedding it as Ogg Vorbis
+    (some 0.6 MB a minute); None: refer to what is longer than EMBEDDED. AudioError for a sound that cannot be read;
+    UserError for one that is not as long as the result.
     """
     scores = np.asarray(arrays["scores"], "<f4")
     tagged = float(arrays["end"].max())
@@ -43,21 +47,26 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
     seconds, wave, log_mel, ogg = _hear(sound, tagged, embed=not link)
     parsing.check_length(arrays, sound, seconds)
     peaks = scores.max(0)
+    high = np.broadcast_to(np.asarray(threshold, float), peaks.shape)
+    low = high if low is None else np.broadcast_to(np.asarray(low, float), peaks.shape)
+    values, counts = np.unique(high, return_counts=True)
+    common = values[counts.argmax()]  # what most classes have
     order = np.argsort(-peaks, kind="stable")
-    count = max(CLASSES, int((peaks >= np.float32(threshold)).sum()))
-    kept, left_out = order[:count], order[count:]
-    onsets, offsets = parsing.cells(arrays["start"], arrays["end"])
+    keep = (np.arange(len(order)) < CLASSES) | (peaks >= high.astype(np.float32))[order]
+    kept, left_out = order[keep], order[~keep]
+    times = parsing.timing(arrays["start"], arrays["end"], **options)
     data = {
         "file": Path(sound).name,
         "seconds": seconds,
         "model": " ".join([str(arrays.get("backbone", "")), str(arrays.get("model", ""))[:12]]).strip(),
         "labels": [str(label) for label in arrays["labels"][kept]],
         "classes": len(peaks),
-        "left_out_peak": float(peaks[left_out].max()) if len(left_out) else 0,
+        "left_out_peak": float(peaks[left_out[high[left_out] == common]].max(initial=0)),
         "scores": _base64(np.ascontiguousarray(scores[:, kept].T).tobytes()),  # float32 [classes, windows]
-        "onsets": onsets.round(6).tolist(),  # of what each window speaks for
-        "offsets": offsets.round(6).tolist(),
-        "threshold": threshold,
+        "threshold": float(common),
+        "own": [None if high[k] == common else float(high[k]) for k in kept],  # thresholds
+        "low": [None if low[k] == high[k] else float(low[k]) for k in kept],
+        "times": {name: value.tolist() for name, value in times.items()},  # microseconds
         "peaks": _pool(wave, PEAKS).round(3).tolist(),
         "spectrogram": _base64(_picture(_pool(log_mel, COLUMNS))),
         "frequencies": [(kilohertz, FRONT_END.height(1000 * kilohertz)) for kilohertz in (1, 2, 4, 8)],
@@ -66,21 +75,19 @@ def tagging_page(arrays, sound, folder, threshold=parsing.THRESHOLD, link=None):
     return page("tagging", f"{data['file']}: tags", data)
 
 
-def read_evaluation(folder):
+def read_evaluation(folder, tta=1):
     """What stage 3 wrote into the folder of a trained model: {"metrics", "ids", "scores", "targets", "labels"}.
 
-    UserError where it is missing, or of another model.
+    tta: the evaluation on so many rolled copies of each clip. UserError where it is missing, or of an earlier model.
     """
-    folder, missing = Path(folder), "evaluate the model first (stage 3)"
-    metrics, meta = runtime.read_json(folder / "metrics.json", missing), checkpoint.read_meta(folder)
-    if metrics.get("model") != meta["sha256"]:
-        raise UserError(f"{folder / 'metrics.json'}: is of another model: {missing}")
+    metrics, _ = results.read_metrics(folder, tta)
+    path = Path(folder) / results.named("scores.npz", tta)
     try:
-        with np.load(folder / "scores.npz", allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("ids", "scores", "targets", "labels")}
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
-        raise UserError(f"{folder / 'scores.npz'}: {reason}: {missing}") from None
+        raise UserError(f"{path}: {reason}: evaluate the model first (stage 3)") from None
     return {"metrics": metrics, **arrays}
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -253,6 +254,11 @@ def progress(iterable=None, **kwargs):
     kwargs.setdefault("dynamic_ncols", True)
     kwargs.setdefault("leave", False)
     return tqdm(iterable, **kwargs)
+
+
+def command() -> str:
+    """The command line that makes a result again: that of run.sh, or of this script where it was called by itself."""
+    return os.environ.get("RECIPE_COMMAND") or shlex.join([sys.orig_argv[0], *sys.argv])
 
 
 def versions():

@@ -137,9 +137,14 @@ const CURVES = {
   valid_mAP: "mAP, validation", lr: "Learning rate", skipped: "Steps left out",
 };
 const curves = Object.keys(CURVES).filter((key) => (data.history[key] || []).some((value) => value !== null && (key !== "skipped" || value > 0)));
+const means = [ // how the scores came about, where that is not the plain way
+  Array.isArray(data.about) && `${data.about.length} models`,
+  metrics.tta > 1 && `${metrics.tta} copies of each clip, rolled in time (--tta ${metrics.tta})`,
+].filter(Boolean);
 main.append(
   head(`${data.model}, ${data.side}`,
-    `${metrics.n} clips that were not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`),
+    `${metrics.n} clips that were not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`,
+    ...(means.length ? [`Scores are means over ${means.join(" and ")}`] : [])),
   section(null, el("div", { className: "figures" }, ...(single
     ? [figure("Accuracy", metrics.accuracy, metrics.accuracy_ci, " %"), figure("Macro F1", metrics.macro_f1), figure("Mistakes", String(mistakes.length))]
     : [figure("mAP", metrics.mAP, metrics.mAP_ci), figure("AUC", metrics.auc), figure("d-prime", metrics.d_prime)]))),
@@ -153,7 +158,7 @@ if (epochs.length) {
   main.append(section("Learning curve", el("div", { className: "curves" }, ...curves.map((key) => curve(CURVES[key], epochs, data.history[key])).filter(Boolean))));
 }
 main.append(el("section", null, el("details", null, el("summary", null, "Configuration"),
-  el("table", { className: "settings" }, el("tbody", null, ...settings(data.about))))));
+  el("table", { className: "settings" }, el("tbody", null, ...settings({ ...data.about, evaluation: { command: metrics.command ?? "", tta: metrics.tta ?? 1 } }))))));
 
 document.addEventListener("play", ({ target }) => {
   for (const other of document.querySelectorAll("audio")) if (other !== target) other.pause();

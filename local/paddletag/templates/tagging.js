@@ -1,25 +1,40 @@
 // One timeline: waveform, spectrogram and a lane per class under one cursor; events that follow the threshold.
 
+const { times } = data; // microseconds
 const raw = bytes(data.scores).buffer;
-const windows = data.onsets.length;
+const windows = times.onsets.length;
+const from = times.onsets.map((t) => t / 1e6), to = times.offsets.map((t) => t / 1e6); // what each window speaks for
 const classes = data.labels.map((label, k) => ({
-  label, scores: new Float32Array(raw, 4 * windows * k, windows),
+  label, own: data.own[k], low: data.low[k], scores: new Float32Array(raw, 4 * windows * k, windows),
 }));
 const LANES = 12; // at first
 const ROWS = 500;
 
-/** As paddletag.parsing.events with its defaults: runs of windows that reach the threshold. */
-function eventsOf({ label, scores }, threshold) {
+/** The threshold and the lower threshold of a class, in float32 as its scores. */
+const highOf = ({ own }) => Math.fround(own ?? threshold);
+const lowOf = (item) => Math.min(highOf(item), Math.fround(item.low ?? 1));
+
+/** The events of a class, as paddletag.parsing.events finds them: tests compare the two. */
+function eventsOf(item) {
+  const { onsets, offsets } = times, { label, scores } = item, high = highOf(item), low = lowOf(item);
   const found = [];
-  const least = Math.fround(threshold);
-  for (let i = 0; i < windows; i++) {
-    if (!(scores[i] >= least)) continue;
-    const first = i;
-    let peak = 0, sum = 0;
-    for (; i < windows && scores[i] >= least; i++) { peak = Math.max(peak, scores[i]); sum += scores[i]; }
-    found.push({ label, onset: data.onsets[first], offset: data.offsets[i - 1], peak, mean: sum / (i - first) });
+  for (let first = 0, last; first < windows; first = last + 1) {
+    last = first;
+    if (!(scores[first] >= high)) continue;
+    while (last + 1 < windows && scores[last + 1] >= low) last++;
+    let onset = onsets[first], offset = offsets[last];
+    const by = Math.min(times.narrow, Math.floor(Math.max(offset - onset - times.hop, 0) / 2));
+    if (first > 0) onset = Math.max(onset + by, onsets[0]);
+    if (last < windows - 1) offset = Math.min(offset - by, offsets[windows - 1]);
+    const before = found.at(-1), gap = before && onset - before.offset;
+    if (before && (gap <= 0 || gap < times.min_gap)) Object.assign(before, { offset, last });
+    else found.push({ label, first, last, onset, offset });
   }
-  return found;
+  return found.filter(({ onset, offset }) => offset - onset >= times.min_duration).map(({ first, last, onset, offset }) => {
+    const part = scores.subarray(first, last + 1);
+    const peak = part.reduce((a, b) => Math.max(a, b)), mean = part.reduce((a, b) => a + b) / part.length;
+    return { label, onset: onset / 1e6, offset: offset / 1e6, peak, mean };
+  });
 }
 
 // The player.
@@ -94,7 +109,7 @@ function lane(item) {
   let outline = "";
   item.scores.forEach((score, i) => {
     const y = (1 - score).toFixed(4);
-    outline += `H${data.offsets[i - 1] ?? data.onsets[0]}V${y}H${data.offsets[i]}`;
+    outline += `H${to[i - 1] ?? from[0]}V${y}H${to[i]}`;
   });
   const best = item.scores.indexOf(item.scores.reduce((a, b) => Math.max(a, b)));
   item.marks = svg("g");
@@ -102,11 +117,11 @@ function lane(item) {
   item.now = el("span", { className: "number" });
   const track = el("div", { className: "track lane" }, svg("svg",
     { viewBox: `0 0 ${data.seconds} 1`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    item.marks, svg("path", { d: `M${data.onsets[0]} 1${outline}V1Z` }), item.line));
+    item.marks, svg("path", { d: `M${from[0]} 1${outline}V1Z` }), item.line));
   track.onclick = (event) => listen(timeAt(event, track));
   const hint = `Play ${item.label} where it scores highest`;
   item.row = el("div", { className: "row" }, el("div", { className: "name" },
-    el("button", { type: "button", className: "plain", title: hint, onclick: () => listen(data.onsets[best]) }, item.label), item.now), track);
+    el("button", { type: "button", className: "plain", title: hint, onclick: () => listen(from[best]) }, item.label), item.now), track);
   return item.row;
 }
 
@@ -133,6 +148,7 @@ const filter = el("input", { id: "filter", type: "search", placeholder: "part of
 const more = el("button", { id: "more", type: "button", "aria-expanded": "false" });
 const count = el("h2", { id: "count" });
 const left = el("p", { className: "faint small" });
+const rules = el("p", { id: "rules", className: "faint small" });
 let threshold = data.threshold; // as given, until the slider moves: it may lie between its steps
 let all = false;
 let shown = []; // classes with a lane
@@ -164,15 +180,14 @@ function draw() {
   const chosen = classes.filter((item) => item.label.toLowerCase().includes(part));
   const rows = [];
   for (const item of chosen) {
-    item.events = eventsOf(item, threshold);
+    item.events = eventsOf(item);
     for (const event of item.events) rows.push(event);
   }
   shown = all ? chosen : chosen.slice(0, LANES);
   lanes.replaceChildren(...shown.map(lane));
   for (const item of shown) {
     item.marks.replaceChildren(...item.events.map((e) => svg("rect", { x: e.onset, y: 0, width: e.offset - e.onset, height: 1 })));
-    item.line.setAttribute("y1", 1 - threshold);
-    item.line.setAttribute("y2", 1 - threshold);
+    for (const end of ["y1", "y2"]) item.line.setAttribute(end, 1 - highOf(item));
   }
   events.show(rows);
   count.textContent = `${rows.length} event${rows.length === 1 ? "" : "s"}`;
@@ -185,6 +200,17 @@ function draw() {
       (threshold <= data.left_out_peak ? `; others reach up to ${data.left_out_peak.toFixed(3)}, too.` : ".") : "";
   update();
 }
+
+const fixed = data.own.filter((value) => value !== null).length;
+const lows = [...new Set(data.low.filter((value) => value !== null))];
+rules.textContent = [
+  fixed && `${fixed} class${fixed === 1 ? "" : "es"} with another threshold keep${fixed === 1 ? "s" : ""} it.`,
+  lows.length && `An event lasts down to ${lows.length === 1 ? `a score of ${lows[0]}` : "the lower threshold of its class"}.`,
+  times.min_gap && `Events of a class less than ${times.min_gap / 1e6} s apart are one.`,
+  times.min_duration && `Events shorter than ${times.min_duration / 1e6} s are left out.`,
+].filter(Boolean).join(" ");
+rules.hidden = !rules.textContent;
+
 slider.oninput = () => { threshold = Number(slider.value); draw(); };
 filter.oninput = draw;
 more.onclick = () => { all = !all; draw(); };
@@ -198,7 +224,7 @@ main.append(
       " move by a second (with ", el("kbd", null, "Shift"), " by a tenth), ", el("kbd", null, "↑"), " ", el("kbd", null, "↓"), " walk through the events, ", el("kbd", null, "Enter"), " plays one.")),
   el("section", null, count,
     el("div", { className: "controls" }, el("label", null, "Threshold", slider, shownThreshold), el("label", null, "Class", filter)),
-    left, el("div", { className: "scroll events" }, events.table), events.note),
+    rules, left, el("div", { className: "scroll events" }, events.table), events.note),
   audio);
 
 // wavesurfer has the peaks already: nothing has to be decoded before the report is of use.
@@ -231,7 +257,7 @@ function follow() {
 
 function windowAt(seconds) {
   let low = 0, high = windows - 1;
-  while (low < high) { const middle = (low + high) >> 1; if (data.offsets[middle] > seconds) high = middle; else low = middle + 1; }
+  while (low < high) { const middle = (low + high) >> 1; if (to[middle] > seconds) high = middle; else low = middle + 1; }
   return low;
 }
 
@@ -245,7 +271,7 @@ function update() {
   for (const item of shown) {
     const score = item.scores[here];
     item.now.textContent = score.toFixed(2);
-    item.now.classList.toggle("above", score >= Math.fround(threshold));
+    item.now.classList.toggle("above", score >= highOf(item));
   }
   for (const line of events.body.rows) {
     if (line.row === playing || (line.row.onset <= seconds && seconds < line.row.offset)) line.setAttribute("aria-current", "true");
