@@ -35,7 +35,7 @@ def main():
     fold = metas[0]["run"]["fold"] if args.fold is None else args.fold
     _, records = manifest.split(clips, fold)
     for folder, meta in zip(folders, metas, strict=True):
-        check(folder, meta, fold, args.data, manifest.digest(clips), labels)
+        check(folder, meta, fold, args.data, clips, labels)
     members = [open_features(args.data, meta, records) for meta in metas]
     data = "-".join([manifest.digest(records), *dict.fromkeys(features.digest(records) for features in members)])
     told = {"fold": fold, "model": "+".join(meta["sha256"] for meta in metas), "data": data, "tta": args.tta}
@@ -83,18 +83,17 @@ def main():
     log.log(EVAL, "%s: %s%s; wrote %s and %s", where, headline(found), interval(found), metrics_file, report_file.name)
 
 
-def check(folder, meta, fold, data, digest, labels):
+def check(folder, meta, fold, data, clips, labels):
     """UserError for a model that was not made for these clips, or has met those of the fold."""
     if fold != meta["run"]["fold"]:
         why = "was trained on it" if isinstance(fold, int) else "does not hold it out"
         raise UserError(f"--fold {fold}: {folder} {why}: test it on {manifest.words(meta['run']['fold'])} alone")
     if labels != meta["labels"]:
         raise UserError(f"{data}: its labels are not those that {folder} was trained with")
-    if digest != meta["run"]["data"]:
+    if manifest.digest(clips) != meta["run"]["data"]:
         raise UserError(
-            f"{data}: its clips, labels or folds are not those that {folder} was trained with, so that"
-            f" {manifest.words(fold)}"
-            " may hold clips that it has met: train again (stage 2), with another --exp"
+            f"{data}: is not what {folder} was trained with, so that {manifest.words(fold)} may hold clips that it has"
+            f" met: {manifest.changes(folder / checkpoint.CLIPS, clips)}: train again (stage 2), with another --exp"
         )
 
 

@@ -417,6 +417,8 @@ def test_a_changed_data_set_is_described(script, data, tmp_path):
     assert f"{len(records) + 1} clips, trained with {len(records)}: + {tmp_path.name}/{own.name}:" in refused(
         *records, new
     )
+    line = refusal("evaluate", "--model", tmp_path / "exp", "--data", tmp_path / "d")
+    assert f"trained with {len(records)}: + {tmp_path.name}/{own.name}:" in line
     name = Path(records[0]["audio"]).name
     assert f"{len(records) - 1} clips, trained with {len(records)}: - audio/{name}:" in refused(*records[1:])
     changed = {**records[trained], "labels": [LABELS[records[trained]["labels"] == [LABELS[0]]]], "fold": 3}

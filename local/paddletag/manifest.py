@@ -195,14 +195,18 @@ def write_clip_list(path: str | Path, records: list[dict], sounds: dict[str, str
             file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def changes(path: str | Path, records: list[dict], sounds: dict[str, str]) -> str:
-    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips."""
+def changes(path: str | Path, records: list[dict], sounds: dict[str, str] | None = None) -> str:
+    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips.
+
+    Without `sounds`, what the clips sound like is not compared.
+    """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             before = {row[0]: row[1:] for row in map(json.loads, file)}
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         return "its clips, labels, folds or sounds are others now"  # a model of before, or a copy without the list
-    now = {r["id"]: [short_name(r), side(r), r["labels"], sounds.get(r["id"])] for r in records}
+    kept = {id: row[3] for id, row in before.items()} if sounds is None else sounds
+    now = {r["id"]: [short_name(r), side(r), r["labels"], kept.get(r["id"])] for r in records}
     lines = [f"+ {now[id][0]}" for id in now if id not in before]
     lines += [f"- {before[id][0]}" for id in before if id not in now]
     for id in now:
