@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,26 @@ def save_arrays(folder, arrays, front_end, meta):
 
 
 def read_meta(folder):
-    """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions."""
+    """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions.
+
+    The folder may be a stranger's: UserError for what is no such description, or would cost more than sound should.
+    """
     path = Path(folder) / META
     meta = runtime.read_json(path, f"is {folder} a trained model? (stage 2 makes it)")
     known = meta if isinstance(meta, dict) else {}
     wrong = [key for key, kind in _META.items() if type(known.get(key)) is not kind]
     if wrong:
         raise UserError(f"{path}: does not describe a trained model (no {', '.join(wrong)}): copy or train it again")
+    if any(type(label) is not str for label in meta["labels"]) or meta["task"] not in configs.CHOICES["task"]:
+        raise UserError(f"{path}: has labels that are not text, or another task: copy or train it again")
+    for key in ("clip_seconds", "min_seconds"):
+        seconds = meta.get(key, meta["clip_seconds"])
+        if type(seconds) not in (int, float) or not 0 < seconds <= configs.LONGEST:
+            raise UserError(f"{path}: {key} must be a number up to {configs.LONGEST}: copy or train it again")
+    try:
+        front_end(meta)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return meta
 
 
@@ -71,6 +85,8 @@ def load_model(source):
         if "classic" in meta:
             model = classic.load(meta, weights.read(path), front_end(meta), path)
         else:
+            if 4 * models.entry(meta["backbone"]).embedding * len(meta["labels"]) > path.stat().st_size:
+                raise UserError(f"{path}: is too small for the {len(meta['labels'])} labels in {META}: copy it again")
             model = models.create_model(meta["backbone"], len(meta["labels"]))
             models.load_weights(model, path)  # with its head, which `pretrained` would replace
             model.front_end = front_end(meta)
@@ -81,13 +97,22 @@ def load_model(source):
 
 
 def front_end(meta):
-    """The front end of a trained model. UserError for settings that this version does not know."""
+    """The front end of a trained model. UserError for settings that this version does not know, or none has."""
+    settings = meta["front_end"]
     try:
-        if meta["front_end"].get("name") == classic.MFCC.name:
-            return classic.MfccFrontEnd(**meta["front_end"])
-        return frontend.from_dict(meta["front_end"])
+        settings = {
+            key: configs.typed(value, getattr(frontend.MN, key, value), f"front_end.{key}")
+            for key, value in settings.items()
+        }
+        kind = classic.MfccFrontEnd if settings.get("name") == classic.MFCC.name else frontend.FrontEnd
+        found = kind(**settings)
     except TypeError as error:
         raise UserError(f"{META}: front_end: {error}: was the model trained with another version?") from None
+    # Each sample of a sound costs in proportion to the rate, to n_fft / hop_length and to n_mels.
+    most = min(2**16, 64 * found.hop_length, 2**23 // found.n_mels)
+    if not (1000 <= found.sample_rate <= 400_000 and found.n_fft <= most and math.isfinite(found.mean + found.floor)):
+        raise UserError(f"{META}: front_end: its sample_rate, n_fft, hop_length or n_mels are not those of sound")
+    return found
 
 
 def differences(before, now, prefix=""):

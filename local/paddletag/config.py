@@ -113,6 +113,7 @@ POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
     "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
+LONGEST = 600  # seconds of data.clip_seconds, at most: what a trained model pads each sound to is bounded
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
 NOT_IN_RESULT = (  # may change between a run and its resume
@@ -237,7 +238,8 @@ def typed(value, default, name):
         return str(value)
     if type(value) is kind:
         return value
-    raise UserError(f"{name} must be {_KINDS[kind]}, not {value!r}")
+    shown = "a list or a mapping" if isinstance(value, (list, dict)) else repr(value)  # YAML's aliases nest without end
+    raise UserError(f"{name} must be {_KINDS[kind]}, not {shown}")
 
 
 _KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}
@@ -254,6 +256,8 @@ def _check(config, path):
     for name in POSITIVE:
         if not 0 < get(name) < float("inf"):
             raise UserError(f"{path}: {name} must be more than 0, not {get(name)}")
+    if get("data.clip_seconds") > LONGEST:
+        raise UserError(f"{path}: data.clip_seconds must be at most {LONGEST}, not {get('data.clip_seconds')}")
     for section in ("data", "model", "augment", "train"):
         for key, value in config[section].items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
