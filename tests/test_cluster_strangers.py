@@ -72,7 +72,9 @@ def tokens(folder):
     return list(folder.rglob("token.*"))
 
 
-@pytest.mark.parametrize("case", ["brackets", *(pytest.param(case, marks=pytest.mark.full) for case in ("silence", "all"))])
+@pytest.mark.parametrize(
+    "case", ["brackets", *(pytest.param(case, marks=pytest.mark.full) for case in ("silence", "all"))]
+)
 def test_in_the_middle_of_a_run(nodes, case):  # noqa: F811
     both = [nodes.start(node, WAITS) for node in (0, 1)]
     nodes.pids()
@@ -84,7 +86,9 @@ def test_in_the_middle_of_a_run(nodes, case):  # noqa: F811
     assert kept and nodes.orphans() == []
 
 
-@pytest.mark.parametrize("case", ["a bare hello", *(pytest.param(case, marks=pytest.mark.full) for case in ("silence", "all"))])
+@pytest.mark.parametrize(
+    "case", ["a bare hello", *(pytest.param(case, marks=pytest.mark.full) for case in ("silence", "all"))]
+)
 def test_while_node_0_waits(nodes, case):  # noqa: F811
     (nodes.exp / "go").write_text("")
     zero = nodes.start(0, WAITS)

@@ -111,7 +111,7 @@ def front_end(meta):
     # Each sample of a sound costs in proportion to the rate, to n_fft / hop_length and to n_mels.
     most = min(2**16, 64 * found.hop_length, 2**23 // found.n_mels)
     if not (1000 <= found.sample_rate <= 400_000 and found.n_fft <= most and math.isfinite(found.mean + found.floor)):
-        raise UserError(f"front_end: its sample_rate, n_fft, hop_length or n_mels are not those of sound")
+        raise UserError("front_end: its sample_rate, n_fft, hop_length or n_mels are not those of sound")
     return found
 
 
