@@ -68,6 +68,7 @@ def test_numbers_and_nothing_pass_for_texts_in_yaml(load):
         ("features: {front_end: 3}", "features.front_end must be a mapping"),
         ("task: regression", "task must be one of single_label, multi_label, not 'regression'"),
         ("data: {layout: xml}", "data.layout must be one of csv"),
+        ("data: {clip_seconds: 601}", "data.clip_seconds must be at most 600"),
         ("train: {lr: .nan}", "train.lr must be more than 0, not nan"),
         ("train: {lr: .inf}", "train.lr must be more than 0, not inf"),
         ("train: {lr: -1}", "train.lr must be more than 0"),

@@ -341,6 +341,10 @@ def test_thresholds_from_words_and_files(tmp_path):
         assert parsing.thresholds(["0.5", str(tmp_path / name)], labels).tolist() == [0.5, 0.7, 1, 0.5]
 
 
+# Forty lists of twice the list before: 2 ** 40 numbers, if one wrote them down.
+ALIASES = b"x0: &x0 [1]\n" + b"".join(b"x%d: &x%d [*x%d, *x%d]\n" % (n + 1, n + 1, n, n) for n in range(40))
+
+
 @pytest.mark.parametrize(
     "word, content, message",
     [
@@ -354,6 +358,8 @@ def test_thresholds_from_words_and_files(tmp_path):
         ("t.yaml", b"- Dog", "t.yaml: must hold lines"),
         ("t.yaml", b"Dog: high", "t.yaml: Dog, high: must be a label and a number"),
         ("t.yaml", b"\xff\xfe", "t.yaml: not a text file"),
+        ("t.yaml", b"Dog: " + b"[" * 9999, "t.yaml: not a YAML file"),
+        ("t.yaml", ALIASES, "t.yaml: x0,: must be a label and a number"),
         ("t.csv", b"Dog", "t.csv: Dog: must be a label and a number"),
     ],
 )

@@ -1,8 +1,11 @@
 """Unpack an archive into a folder that it cannot leave."""
 
+import bz2
 import contextlib
 import errno
+import gzip
 import lzma
+import math
 import os
 import posixpath
 import shutil
@@ -19,6 +22,12 @@ from paddletag.runtime import UserError, show
 
 # What an archive holds, alike for zip and tar. kind: file, folder, symlink or hardlink; source: ZipInfo or TarInfo.
 _Member = namedtuple("_Member", "name kind target size source")
+
+# What an archive may become: so much for each of its bytes, and so much more. Sounds and tables stay far below.
+_BYTES = 100, 1 << 30
+_COUNT = 0.01, 50_000  # files, folders and links; one takes 2 kB of memory here
+_PATH, _FOLDERS = 1000, 20  # characters and folders of a path, at most
+_HEADER = 8192  # bytes of a tar file that describe a member, at most
 
 _CORRUPT = (
     zipfile.BadZipFile,
@@ -37,8 +46,9 @@ def unpack(archive, folder):
     """Unpack a zip or tar file (plain, gz, bz2, xz) into `folder`, which must not exist yet. Returns the folder.
 
     All members are checked before anything is written: UserError for one that would leave the folder (an absolute
-    path, `..`, a link that points outside or a path through a link), and for devices and the like. A damaged archive
-    is a UserError too, and leaves nothing behind. Owners, permissions and times are not restored.
+    path, `..`, a link that points outside or a path through a link), and for devices and the like. An archive that is
+    damaged, or would become far larger than it is, is a UserError too, and leaves nothing behind. Owners, permissions
+    and times are not restored.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -49,10 +59,9 @@ def unpack(archive, folder):
     temporary = None
     try:
         with _open_archive(archive) as opened:
-            members = list(opened.members())
-            for member in members:
-                _check_name(archive, member.name)
+            members = list(_checked(archive, opened.members()))
             _check_links(archive, members)
+            _check_size(archive, members)
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
             _extract(opened, members, temporary)
         umask = os.umask(0)
@@ -73,6 +82,10 @@ def unpack(archive, folder):
     return folder
 
 
+def _limit(archive, bound):
+    return bound[0] * archive.stat().st_size + bound[1]
+
+
 class _Zip:
     def __init__(self, archive):
         self.archive = archive
@@ -80,6 +93,8 @@ class _Zip:
 
     def members(self):
         for info in self.file.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others at once
+                raise UserError(f"{self.archive}: {show(info.filename)} is neither stored nor deflated: pack it again")
             mode = info.external_attr >> 16 if info.create_system == 3 else 0
             kind, target = ("folder" if info.is_dir() else "file"), ""
             if stat.S_ISLNK(mode):
@@ -94,13 +109,39 @@ class _Zip:
         return self.file.open(member.source)
 
 
+class _Bounded:
+    """An open file as tarfile reads it, but no more than `left` bytes, nor what is beyond `limit`.
+
+    tarfile takes what describes a member, of any length, into memory.
+    """
+
+    def __init__(self, file, limit):
+        self.file, self.limit, self.left = file, limit, _HEADER
+        self.tell = file.tell
+
+    def read(self, size):
+        if size > self.left:
+            raise ValueError("the description of a member is too long")
+        self.left -= size
+        return self.file.read(size)
+
+    def seek(self, position):
+        if position > self.limit:
+            raise ValueError("it unpacks to far more than its size")
+        return self.file.seek(position)
+
+
 class _Tar:
-    def __init__(self, archive):
+    def __init__(self, archive, head):
         self.archive = archive
-        self.file = tarfile.open(archive, errors="surrogateescape")
+        opens = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}.get(head[:2], open)
+        self.inside = _Bounded(opens(archive, "rb"), _limit(archive, _BYTES))  # closed with the last reference to it
+        self.file = tarfile.open(fileobj=self.inside, mode="r:", errors="surrogateescape")
 
     def members(self):
         for info in self.file:
+            self.inside.left = _HEADER
+            info.uname, info.gname, info.pax_headers = "", "", {}  # not needed, and long in some files
             if info.size < 0:
                 raise tarfile.ReadError(f"{show(info.name)} has a negative size")
             kinds = {"file": info.isreg(), "folder": info.isdir(), "symlink": info.issym(), "hardlink": info.islnk()}
@@ -109,11 +150,12 @@ class _Tar:
                 raise UserError(f"{self.archive}: refuses to unpack {show(info.name)}: a device or the like")
             yield _Member(info.name, kind, info.linkname, info.size, info)
         # tarfile takes a header that it cannot read for the end of the archive; the end is a block of zeros.
-        self.file.fileobj.seek(self.file.offset)
-        if self.file.fileobj.read(512) != bytes(512):
+        self.inside.left = math.inf
+        self.inside.seek(self.file.offset)
+        if self.inside.read(512) != bytes(512):
             raise tarfile.ReadError("it breaks off, or a header is damaged")
-        while self.file.fileobj.read(1 << 20):
-            pass  # gzip and the others check their sum at the very end
+        while self.inside.read(1 << 20):  # gzip and the others check their sum at the very end
+            self.inside.seek(self.inside.tell())
 
     def open(self, member):
         return self.file.extractfile(member.source)
@@ -127,7 +169,7 @@ def _open_archive(archive):
         opened = _Zip(archive)
     else:
         try:
-            opened = _Tar(archive)
+            opened = _Tar(archive, head)
         except tarfile.ReadError:
             raise UserError(f"{archive}: neither a zip nor a tar file, or a damaged one: get it again") from None
     with opened.file:
@@ -138,6 +180,28 @@ def _leaves(name):
     """Whether a path, taken literally, leads out of the folder that it starts in."""
     plain = posixpath.normpath(name.replace("\\", "/"))
     return plain.startswith("/") or plain.split("/")[0] == ".."
+
+
+def _checked(archive, members):
+    """The members, each with a path that stays inside, as long as they are not too many."""
+    folders, count = set(), 0
+    for member in members:
+        if any(len(path) > _PATH or path.count("/") > _FOLDERS for path in (member.name, member.target)):
+            raise UserError(f"{archive}: refuses to unpack {show(member.name)}: its path is too long")
+        _check_name(archive, member.name)
+        count, path = count + 1, posixpath.normpath(member.name)
+        while (path := posixpath.dirname(path)) and path not in folders:
+            folders.add(path)
+        if count + len(folders) > _limit(archive, _COUNT):
+            raise UserError(f"{archive}: refuses to unpack it: too many members for its size")
+        yield member
+
+
+def _check_size(archive, members):
+    sizes = {posixpath.normpath(m.name): m.size for m in members if m.kind == "file"}
+    copies = [sizes.get(posixpath.normpath(m.target), 0) for m in members if m.kind == "hardlink"]
+    if sum(m.size for m in members if m.kind == "file") + sum(copies) > _limit(archive, _BYTES):
+        raise UserError(f"{archive}: refuses to unpack it: it unpacks to far more than its size")
 
 
 def _check_name(archive, name):

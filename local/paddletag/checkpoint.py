@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,12 @@ def save_arrays(folder, arrays, front_end, meta):
 
 
 def read_meta(folder):
-    """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions."""
+    """What is known of the trained model in `folder`: backbone, labels, front end, task, fold, config, versions.
+
+    The folder may be a stranger's: UserError for what is no such description, or would cost more than sound should.
+    """
     meta = _read_meta(folder)
-    return {**meta, "run": as_of_now(meta["run"])}
+    return {**meta, "run": as_of_now(meta["run"], Path(folder) / META)}
 
 
 def _read_meta(folder):
@@ -43,18 +47,31 @@ def _read_meta(folder):
     wrong = [key for key, kind in _META.items() if type(known.get(key)) is not kind]
     if wrong:
         raise UserError(f"{path}: does not describe a trained model (no {', '.join(wrong)}): copy or train it again")
+    if any(type(label) is not str for label in meta["labels"]) or meta["task"] not in configs.CHOICES["task"]:
+        raise UserError(f"{path}: has labels that are not text, or another task: copy or train it again")
+    for key in ("clip_seconds", "min_seconds"):
+        seconds = meta.get(key, meta["clip_seconds"])
+        if type(seconds) not in (int, float) or not 0 < seconds <= configs.LONGEST:
+            raise UserError(f"{path}: {key} must be a number up to {configs.LONGEST}: copy or train it again")
+    try:
+        front_end(meta)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return meta
 
 
-def as_of_now(run: dict) -> dict:
-    """The record of a run as it is written now: a setting that was not there yet has its default, under which nothing
-    changed; and once, train.batch_size counted the clips of one process and pass.
+def as_of_now(run: dict, path: Path) -> dict:
+    """The record of a run, read from `path`, as it is written now: a setting that was not there yet has its default,
+    under which nothing changed; and once, train.batch_size counted the clips of one process and pass.
     """
     config = _with_defaults(run.get("config", {}), configs.to_dict(configs.defaults()))
+    settings = config.get("train") if isinstance(config, dict) else None
+    keys = ("batch_size", "accumulate")
+    factors = [run.get("processes", 1), *(settings.get(key) if isinstance(settings, dict) else None for key in keys)]
+    if not all(type(factor) is int and 0 < factor < 10**6 for factor in factors):
+        raise UserError(f"{path}: its record of the run is damaged: copy or train the model again")
     if run.get("batch") != "step":
-        settings = config["train"]
-        clips = settings["batch_size"] * settings["accumulate"] * run.get("processes", 1)
-        config = {**config, "train": {**settings, "batch_size": clips}}
+        config = {**config, "train": {**settings, "batch_size": math.prod(factors)}}
     return {**run, "batch": "step", "config": config}
 
 
@@ -95,6 +112,8 @@ def load_model(source):
         if "classic" in meta:
             model = classic.load(meta, weights.read(path), front_end(meta), path)
         else:
+            if 4 * models.entry(meta["backbone"]).embedding * len(meta["labels"]) > path.stat().st_size:
+                raise UserError(f"{path}: is too small for the {len(meta['labels'])} labels in {META}: copy it again")
             model = models.create_model(meta["backbone"], len(meta["labels"]))
             models.load_weights(model, path)  # with its head, which `pretrained` would replace
             model.front_end = front_end(meta)
@@ -105,13 +124,22 @@ def load_model(source):
 
 
 def front_end(meta):
-    """The front end of a trained model. UserError for settings that this version does not know."""
+    """The front end of a trained model. UserError for settings that this version does not know, or none has."""
+    settings = meta["front_end"]
     try:
-        if meta["front_end"].get("name") == classic.MFCC.name:
-            return classic.MfccFrontEnd(**meta["front_end"])
-        return frontend.from_dict(meta["front_end"])
+        settings = {
+            key: configs.typed(value, getattr(frontend.MN, key, value), f"front_end.{key}")
+            for key, value in settings.items()
+        }
+        kind = classic.MfccFrontEnd if settings.get("name") == classic.MFCC.name else frontend.FrontEnd
+        found = kind(**settings)
     except TypeError as error:
-        raise UserError(f"{META}: front_end: {error}: was the model trained with another version?") from None
+        raise UserError(f"front_end: {error}: was the model trained with another version?") from None
+    # Each sample of a sound costs in proportion to the rate, to n_fft / hop_length and to n_mels.
+    most = min(2**16, 64 * found.hop_length, 2**23 // found.n_mels)
+    if not (1000 <= found.sample_rate <= 400_000 and found.n_fft <= most and math.isfinite(found.mean + found.floor)):
+        raise UserError("front_end: its sample_rate, n_fft, hop_length or n_mels are not those of sound")
+    return found
 
 
 def differences(before, now, prefix=""):
@@ -135,7 +163,7 @@ def finished(exp, run, extend=False, what_changed=None):
         return False
     hint = f"remove {checkpoints} to train from the start"
     recorded = _read_meta(exp)["run"] if done else runtime.read_json(checkpoints / "run.json", hint)
-    before = as_of_now(recorded)
+    before = as_of_now(recorded, exp)
     now = run if run["weights"] else {**run, "weights": before.get("weights")}
     epochs, wanted = before["config"]["train"]["epochs"], run["config"]["train"]["epochs"]
     longer = extend and wanted > epochs

@@ -17,6 +17,7 @@ from paddletag.frontend import FrontEnd
 from paddletag.runtime import UserError, progress
 
 DYNAMIC_RANGE = 80  # dB below a window's loudest band that its quietest are raised to, as librosa does
+DEPTH = 1000  # of a decision tree, at most: those of real data stay below 100
 NEGATIVE = -(2.0**-16)  # half a step of 16 bits: what a decoder leaves in silence crosses no zero
 
 
@@ -114,7 +115,7 @@ def load(meta, arrays, front_end, path):
             parts[part][name] = array
         backbone = None
         if meta["classic"]["features"] == "embeddings":
-            backbone = models.create_model(meta["classic"]["backbone"], len(meta["labels"]))
+            backbone = models.create_model(meta["classic"]["backbone"], 1)  # its head is not used
             state = {name: tensor for name, tensor in backbone.state_dict().items() if name not in backbone.head}
             weights.match(parts["backbone"], {name: tensor.shape for name, tensor in state.items()}, path)
             for name, tensor in state.items():
@@ -218,8 +219,13 @@ def _score_svm(arrays, rows):
     if len(slope) == 1:  # two classes: positive for the second
         second = scipy.special.expit(-(slope * pairs + offset))
         return np.concatenate([1 - second, second], axis=1)
+    if pairs.shape[1] != len(slope) * (len(slope) - 1) // 2:
+        raise ValueError("the pairs are not those of its classes")
     first, second = np.triu_indices(len(slope), 1)
-    sides = np.eye(len(slope))[first] - np.eye(len(slope))[second]  # positive for the first
+    one, row = np.ones(len(first)), np.arange(len(first))
+    sides = scipy.sparse.csr_array(  # positive for the first; most of it is 0
+        (np.append(one, -one), (np.append(row, row), np.append(first, second))), shape=(len(first), len(slope))
+    )
     votes = (np.where(pairs < 0, -1, 1) @ sides + len(slope) - 1) / 2
     sums = pairs @ sides  # settle what is equal in votes
     found = scipy.special.expit(-(slope * (votes + sums / (3 * (np.abs(sums) + 1))) + offset))
@@ -242,6 +248,8 @@ def _trees(estimators):
     """Decision trees as one list of nodes; a leaf's children are itself."""
     parts, roots, count = [], [], 0
     for tree in (estimator.tree_ for estimator in estimators):
+        if tree.max_depth >= DEPTH:
+            raise UserError(f"classic.classifier: a tree of {tree.max_depth} levels: choose another classifier")
         nodes, leaf = np.arange(tree.node_count), tree.children_left < 0
         left, right = (np.where(leaf, nodes, child) + count for child in (tree.children_left, tree.children_right))
         counts = np.where(leaf[:, None], tree.value[:, 0], 0)  # numbers, or shares, of clips
@@ -260,7 +268,7 @@ def _score_trees(arrays, rows):
     """The mean over the trees of the classes' shares in the leaf that a row falls into."""
     rows = rows.astype(np.float32)  # as scikit-learn compares them
     node = np.tile(arrays["roots"], (len(rows), 1))  # [N, trees]
-    for _ in range(len(arrays["feature"])):
+    for _ in range(DEPTH):
         value = np.take_along_axis(rows, arrays["feature"][node], axis=1)
         below = np.where(value <= arrays["threshold"][node], arrays["left"][node], arrays["right"][node])
         if (below == node).all():

@@ -2,14 +2,14 @@
 
 `launch` in utils/recipe.sh runs `python cluster.py OPTIONS -- COMMAND`, where COMMAND is Paddle's launcher. On several
 nodes a watcher runs on each; that of node 0 listens at --master for as long as the stage lasts, the others connect.
-What fails on one node reaches the others over these connections, and so does the end of a watcher or of its machine.
+What fails on one node reaches the others over these connections (links.py), and so does the end of a watcher or of its
+machine.
 """
 
 import argparse
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 import select
@@ -24,72 +24,13 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(sys.path[0])  # `local`, not the folder of this file
 
 from paddletag.distributed import die_with_parent  # noqa: E402
-from paddletag.runtime import UserError  # noqa: E402
+from paddletag.links import LINES, SILENCE, Door, Ended, Link, answer  # noqa: E402
+from paddletag.runtime import UserError, one_line  # noqa: E402
 
 SIGN_OF_LIFE = 2  # seconds between two
-SILENCE = 15  # seconds after which a node is lost whose connection did not even close (no power, no network)
 PATIENCE = 1  # seconds in which the first cause is still on its way from another node
 EARLIER = 2  # seconds: a node or launcher that is killed is noticed after what its end makes the others say
-LINES = 12  # of a failed worker's log
-
-
-class Ended(Exception):
-    """The end of a launch: `status` for run.sh, `cause` in one line, the last lines of a `log`, the time `when`."""
-
-    def __init__(self, status, cause, log=(), when=None, mistake=False):
-        super().__init__(cause)
-        self.status, self.cause, self.log, self.mistake = status, cause, list(log), mistake
-        self.when, self.decided = time.time() if when is None else when, False
-
-    def to_message(self):
-        """Clocks of two machines differ: what travels is how long ago it was."""
-        return {**vars(self), "when": None, "ago": time.time() - self.when}
-
-    @classmethod
-    def from_message(cls, message):
-        keys = ("status", "cause", "log", "mistake")
-        ended = cls(when=time.time() - message["ago"], **{key: message[key] for key in keys})
-        ended.decided = True  # if it comes from node 0
-        return ended
-
-
-class Link:
-    """A connection to the watcher of another node: lines of JSON."""
-
-    def __init__(self, connection):
-        connection.settimeout(5)
-        self.socket, self.buffer, self.open, self.heard = connection, b"", True, time.monotonic()
-        self.node, self.ended = None, False  # its number, and whether it has said why it ends
-
-    def fileno(self):
-        return self.socket.fileno()
-
-    def send(self, kind, **content):
-        try:
-            self.socket.sendall(json.dumps({"kind": kind, **content}).encode() + b"\n")
-        except OSError:
-            self.open = False
-
-    def receive(self):
-        """The messages that have come since; ValueError if these are no messages."""
-        try:
-            received = self.socket.recv(1 << 16)
-        except OSError:
-            received = b""
-        self.open = self.open and bool(received)
-        self.heard = time.monotonic()
-        *lines, self.buffer = (self.buffer + received).split(b"\n")
-        messages = [json.loads(line) for line in lines]
-        if len(self.buffer) > 1 << 20 or not all(isinstance(m, dict) and "kind" in m for m in messages):
-            raise ValueError("not a message")
-        return messages
-
-    def silent(self):
-        return time.monotonic() - self.heard > SILENCE
-
-    def close(self):
-        self.open = False
-        self.socket.close()
+VISIBLE = 60  # seconds after which a network file system shows what another node has written
 
 
 class Nobody:
@@ -104,6 +45,9 @@ class Nobody:
     def end(self, ended):
         return ended
 
+    def close(self):
+        pass
+
 
 class Nodes:
     """The watchers of the other nodes. Node 0 is the hub: the others speak to it alone."""
@@ -114,10 +58,11 @@ class Nodes:
         at = [word.endswith("/paddletag/distributed.py") for word in args.command]
         work = args.command[at.index(True) + 1 :] if any(at) else []
         self.offer = {"node": args.node, "nodes": args.nodes, "job": args.job, "command": work}
-        self.links, self.refused, self.done, self.beat, self.met, self.listener = [], [], set(), 0, False, None
-        host, port = args.master.rsplit(":", 1)
+        self.links, self.refused, self.done, self.beat, self.met = [], [], set(), 0, False
+        self.door, self.unseen = None, None  # of node 0; since when (and which) a file of node 0 cannot be read here
+        self.name, port = args.master.rsplit(":", 1)
         self.port = int(port)
-        self.host = resolve(host)
+        self.host = resolve(self.name)
         if self.me == 0:
             self.listen()
 
@@ -130,19 +75,13 @@ class Nodes:
                 probe.bind((self.host, 0))
             except OSError:
                 raise UserError(f"--master {self.master}: {self.host} is no address of this machine, node 0") from None
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        end = time.monotonic() + 3  # a run that was just killed may still be letting go of it
-        while True:
-            try:
-                self.listener.bind(("", self.port))
-                break
-            except OSError as error:
-                if time.monotonic() > end:
-                    why = "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno).lower()
-                    raise UserError(f"--master {self.master}: port {self.port} {why} on this machine") from None
-                time.sleep(0.1)
-        self.listener.listen(self.count)
+        # A name of this machine may mean the loopback to it (as on Debian) and another address to the others.
+        own = self.host.startswith("127.") and self.name not in (self.host, "localhost")
+        try:
+            self.door = Door("" if own else self.host, self.port, self.log)
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno).lower()
+            raise UserError(f"--master {self.master}: port {self.port} {why} on this machine") from None
 
     def meet(self):
         """Wait until all nodes are here: (the address of this one, ADDRESS:PORT where Paddle's launchers meet)."""
@@ -164,7 +103,7 @@ class Nodes:
                 raise Ended(1, f"{names} did not come to {self.master} within {self.patience} s")
         address = local(self.links[0].socket.getsockname()[0])
         with socket.socket() as free:
-            free.bind(("", 0))
+            free.bind((address, 0))
             endpoint = f"{address}:{free.getsockname()[1]}"
         self.met = True
         for link in self.links:
@@ -176,6 +115,9 @@ class Nodes:
         while True:
             self.watched()
             waited = time.monotonic() - start
+            if self.unseen and time.monotonic() - self.unseen[0] > min(VISIBLE, self.patience):
+                why = f"node {self.me} cannot read {self.unseen[1]}, which node 0 has written"
+                raise Ended(1, f"{why}: do both see one file system, as the same user?")
             if waited > self.patience:
                 raise Ended(1, f"node 0 did not answer at {self.master} within {self.patience} s")
             if waited > 3 and not said:
@@ -186,28 +128,51 @@ class Nodes:
             except OSError:
                 time.sleep(0.2)
                 continue
-            link.send("hello", **self.offer)
             self.links, known = [link], False
+            self.introduce(link)
             while link.open:
                 for message in self.messages(link):
                     start, known = time.monotonic(), True  # node 0 lives
-                    if message["kind"] == "go":
+                    if message["kind"] == "go" and is_endpoint(message.get("endpoint")):
                         link.node = 0
                         return local(link.socket.getsockname()[0]), message["endpoint"]
-                    if message["kind"] == "busy" and message["step"] != said:
-                        said = message["step"]
-                        say(f"node {self.me} waits for node 0, which is at {said}")
+                    if message["kind"] == "busy" and message.get("step") != said:
+                        said = message.get("step")
+                        say(f"node {self.me} waits for node 0, which is at {one_line(said)[:200]}")
                     if message["kind"] == "again":  # node 0 goes on to its next stage
                         known = False
                         link.close()
                 if link.silent():
-                    raise Ended(1, f"{self.master} answers, but not as node 0 does")
+                    raise self.stranger()
                 self.watched()
                 self.pulse()
             self.links, link.node = [], 0
             if known:
                 raise self.lost(link)
             time.sleep(0.1)
+
+    def introduce(self, link):
+        """Answer node 0's question and say hello, as soon as the file that it names can be read here."""
+        question = None
+        while link.open:
+            for message in self.messages(link):
+                question = message if message["kind"] == "question" else question
+            try:
+                found = answer(question) if question else None
+            except ValueError:
+                raise self.stranger() from None
+            if found:
+                self.unseen = None
+                link.write(found)
+                return link.send("hello", **self.offer)
+            if question and not self.unseen:
+                self.unseen = time.monotonic(), question["file"]
+            if link.silent():
+                raise self.stranger()
+            self.watched()
+
+    def stranger(self):
+        return Ended(1, f"{self.master} answers, but not as node 0 does")
 
     def messages(self, link):
         """What came over `link` within a tenth of a second; another node's end is raised."""
@@ -216,10 +181,10 @@ class Nodes:
         try:
             messages = link.receive()
         except ValueError:
-            raise Ended(1, f"{self.master} answers, but not as node 0 does") from None
+            raise self.stranger() from None
         for message in messages:
-            if message["kind"] == "ended":
-                raise Ended.from_message(message)
+            if message["end"]:
+                raise message["end"]
         return messages
 
     # --------------------------------------------------------------------------------------------------- being there
@@ -233,22 +198,20 @@ class Nodes:
     def poll(self):
         """Hear the others for a tenth of a second. Raises Ended when one has failed or is lost."""
         self.pulse()
-        mine = [*self.links, *([self.listener] if self.listener else [])]
-        for ready in select.select(mine, [], [], 0.1)[0]:
-            if ready is self.listener:
-                self.welcome()
-                continue
-            try:
-                messages = ready.receive()
-            except ValueError:
-                messages, ready.open = [], False
-            for message in messages:
-                if message["kind"] == "ended":
-                    ready.ended = True
-                    raise Ended.from_message(message)
+        ready = select.select([*self.links, *(self.door.waiting() if self.door else [])], [], [], 0.1)[0]
+        heard = [(link, None) for link in self.links if link in ready]
+        if self.door:
+            heard += [(link, rest) for link, (hello, *rest) in self.door.admit(ready) if self.welcome(link, hello)]
+        for link, messages in heard:
+            with contextlib.suppress(ValueError):
+                messages = link.receive() if messages is None else messages
+            for message in messages or ():
+                if message["end"]:
+                    link.ended = True
+                    raise message["end"]
                 if message["kind"] == "done":
-                    self.done.add(ready.node)
-                if message["kind"] == "finished":
+                    self.done.add(link.node)
+                if message["kind"] == "finished" and self.me:
                     self.done.update(range(self.count))
         if len(self.done) < self.count:
             for link in self.links:
@@ -260,41 +223,35 @@ class Nodes:
         log = re.sub(r"\d+$", str(link.node), self.log)  # .../train.fold1.node0
         return Ended(1, f"node {link.node} lost: {why}; its log: {log}", when=time.time() - EARLIER)
 
-    def welcome(self):
-        """Let a node in that comes with the same job."""
-        with contextlib.suppress(OSError):
-            link = Link(self.listener.accept()[0])
-            message = {}
-            with contextlib.suppress(ValueError):
-                end = time.monotonic() + 2
-                while not message and link.open and time.monotonic() < end:
-                    message = next(iter(link.receive()), {}) if select.select([link], [], [], 0.1)[0] else {}
-            if message.get("kind") != "hello":
-                return link.close()  # somebody else's
-            link.node = message.get("node")
-            if self.watched.alone:
-                link.send("busy", step=self.step)
-                self.links.append(link)
-                return None
-            wrong = self.mismatch(message)
-            if wrong and self.met:  # this run goes on without it
-                link.send("ended", **wrong.to_message())
-                self.refused.append(link)  # closed here, it might not hear why
-                return None
+    def welcome(self, link, hello):
+        """Let a node in if it comes with the same job; whether it is in."""
+        link.node = hello["node"]
+        if self.watched.alone:
+            link.send("busy", step=self.step)
             self.links.append(link)
-            if wrong:
-                raise wrong
-        return None
+            return True
+        wrong = self.mismatch(hello)
+        if wrong and self.met:  # this run goes on without it
+            link.send("ended", **wrong.to_message())
+            self.refused.append(link)  # closed here, it might not hear why
+            return False
+        self.links.append(link)
+        if wrong:
+            raise wrong
+        return True
 
     def mismatch(self, hello):
         """Ended if the node that says hello was not started as this one was, or None."""
-        if hello.get("node") in [0, *(link.node for link in self.links)]:
+        if hello["node"] in [0, *(link.node for link in self.links)]:
             return Ended(2, f"run.sh: error: --node-rank {hello['node']}: two machines have this number", mistake=True)
         for key, text in (("nodes", "--nnodes"), ("job", "stage and fold"), ("command", "commands")):
             if hello.get(key) != self.offer[key]:
                 theirs, ours = differing(hello.get(key), self.offer[key])
-                text += f": '{ours}' on node 0, '{theirs}' on node {hello.get('node')}"
+                text += f": '{ours}' on node 0, '{theirs}' on node {hello['node']}"
                 return Ended(2, f"run.sh: error: start all nodes with the same options, not {text}", mistake=True)
+        if hello["node"] >= self.count:
+            of = f"of {self.count} machines the last has number {self.count - 1}"
+            return Ended(2, f"run.sh: error: --node-rank {hello['node']}: {of}", mistake=True)
         return None
 
     # -------------------------------------------------------------------------------------------------------- ending
@@ -302,6 +259,7 @@ class Nodes:
     def finish(self):
         """Return when all nodes have done their part."""
         if self.watched.alone:
+            self.close()
             for link in self.links:
                 link.send("again")
             return
@@ -311,8 +269,7 @@ class Nodes:
         while len(self.done) < self.count:
             self.watched()
             self.poll()
-        if self.listener:
-            self.listener.close()  # before the others go on to the next launch
+        self.close()  # before the others go on to the next launch
         for link in self.links:
             link.send("finished")
 
@@ -329,8 +286,8 @@ class Nodes:
             for link in select.select([link for link in self.links if link.open], [], [], 0.1)[0]:
                 with contextlib.suppress(ValueError):
                     for message in link.receive():
-                        if message["kind"] == "ended":
-                            causes.append(Ended.from_message(message))
+                        if message["end"]:
+                            causes.append(message["end"])
                             link.ended = True
                             if self.me:
                                 return causes[-1]  # node 0 has decided
@@ -341,6 +298,11 @@ class Nodes:
             for link in self.links:
                 link.send("ended", **first.to_message())
         return first
+
+    def close(self):
+        if self.door:
+            self.door.close()
+            self.door = None
 
 
 def resolve(host):
@@ -357,10 +319,14 @@ def local(address):
     return "127.0.0.1" if address.startswith("127.") else address
 
 
+def is_endpoint(value):
+    return type(value) is str and re.fullmatch(r"[0-9.]{7,15}:[0-9]{1,5}", value) is not None
+
+
 def differing(one, other):
     """The parts of two commands that differ."""
     if not (isinstance(one, list) and isinstance(other, list)):
-        return one, other
+        return str(one)[:200], str(other)[:200]
     same = set(map(str, one)) & set(map(str, other))
     return tuple(" ".join(str(word) for word in words if str(word) not in same)[:200] for words in (one, other))
 
@@ -514,6 +480,7 @@ def main(arguments=None):
     except Ended as error:
         ended = error
     ended = nodes.end(ended)
+    nodes.close()
     watched.stop()
     report(args, watched, ended)
     sys.exit(ended.status)

@@ -31,7 +31,7 @@ _C.data.seed = 0  # of data.folds
 _C.data.group = ""  # column of what must not lie on both sides of a split, such as the recording or the speaker
 _C.data.start = ""  # column of the second at which a clip starts in its file
 _C.data.end = ""  # column of the second at which it ends
-_C.data.clip_seconds = 5.0  # length of what the model sees at once; longer clips are cropped or windowed
+_C.data.clip_seconds = 5.0  # length of what the model sees at once, up to 600; longer clips are cropped or windowed
 _C.data.max_missing = 0.0  # share of the listed clips (audioset, split_lists) that may have no file
 _C.data.max_rejected = 0  # how many unusable files to leave out (listed in rejected.jsonl) before giving up
 _C.data.check_sound = 20000  # stage 0 decodes data sets of up to so many clips, to find silence and copies
@@ -115,6 +115,7 @@ POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
     "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
+LONGEST = 600  # data.clip_seconds, at most: whoever uses a trained model pads each sound to that length
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
 NOT_IN_RESULT = (  # may change between a run and its resume
@@ -252,7 +253,8 @@ def typed(value, default, name):
         return str(value)
     if type(value) is kind:
         return value
-    raise UserError(f"{name} must be {_KINDS[kind]}, not {value!r}")
+    shown = "a list or a mapping" if isinstance(value, (list, dict)) else repr(value)  # YAML's aliases nest without end
+    raise UserError(f"{name} must be {_KINDS[kind]}, not {shown}")
 
 
 _KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}
@@ -269,6 +271,8 @@ def _check(config, path):
     for name in POSITIVE:
         if not 0 < get(name) < float("inf"):
             raise UserError(f"{path}: {name} must be more than 0, not {get(name)}")
+    if get("data.clip_seconds") > LONGEST:
+        raise UserError(f"{path}: data.clip_seconds must be at most {LONGEST}, not {get('data.clip_seconds')}")
     for section in ("data", "model", "augment", "train"):
         for key, value in config[section].items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):

@@ -5,6 +5,7 @@ import difflib
 import fnmatch
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import yaml
 
 from paddletag.runtime import UserError, log, show
 
+NUMBERS = ("scores", "time", "start", "end")  # the arrays that are read as such
 THRESHOLD = 0.3  # of the scores, where none is given
+UNPACKED = 100, 1 << 26  # a result may unpack to so many times its file's size, and so many bytes more
 TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decoders differ
 
 
@@ -24,8 +27,12 @@ def read(path, label_file=None, seconds=False):
     """
     try:
         with np.load(path, allow_pickle=False) as file:
+            _check_members(file.zip.infolist(), Path(path).stat().st_size)
             arrays = dict(file)
         windows, classes = arrays["scores"].shape
+        # Text without letters and rows without classes take no bytes, however many there are.
+        if not classes or any(arrays[name].dtype.kind not in "fiu" for name in arrays if name in NUMBERS):
+            raise ValueError("its scores or times are no numbers")
         if not windows or not np.isfinite(arrays["scores"]).all():
             raise ValueError("it holds no scores, or some that are not numbers")
         if len(arrays["time"]) == windows + 1 and arrays["time"][-1] > 1 - 1e-6:
@@ -40,7 +47,7 @@ def read(path, label_file=None, seconds=False):
     except KeyError as error:
         raise UserError(f"{path}: not a tagging result: it has no array {error}: run stage 4 again") from None
     except Exception as error:  # the file may hold any bytes: what goes wrong is its fault
-        reason = str(error).split(". ")[0]
+        reason = show(str(error).split(". ")[0] or type(error).__name__)
         raise UserError(f"{path}: not a tagging result, or damaged ({reason}): run stage 4 again") from None
     if label_file:
         labels = _lines(label_file)
@@ -52,6 +59,17 @@ def read(path, label_file=None, seconds=False):
     if seconds and not {"start", "end"} <= set(arrays):
         raise UserError(f"{path}: has no times in seconds (start, end): run stage 4 (local/audio_tag.py) again")
     return arrays
+
+
+def _check_members(members, size):
+    """ValueError for a zip file of `size` bytes that unpacks to more than a result of this size can hold."""
+    ways = {member.compress_type for member in members}
+    if not ways <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # others unpack a whole block before one can stop them
+        raise ValueError("compressed in another way than numpy does it")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("two members have one name")
+    if sum(member.file_size for member in members) > UNPACKED[0] * size + UNPACKED[1]:
+        raise ValueError("it unpacks to far more than its size")
 
 
 def check_length(arrays, sound, seconds):
@@ -69,7 +87,7 @@ def sound_file(arrays, path, given=None):
     try:
         sound, size, changed = json.JSONDecoder().raw_decode(str(arrays["source"]))[0][:3]
         sound = Path(sound)
-    except (KeyError, ValueError, IndexError, TypeError):  # PaddleAudio's, or of a pipe
+    except (KeyError, ValueError, IndexError, TypeError, RecursionError):  # PaddleAudio's, or of a pipe
         if given:
             return Path(given)
         raise UserError(f"{path}: does not say which file it is of: name it with --audio") from None
@@ -181,11 +199,12 @@ def _pairs(path):
     else:
         try:
             values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise UserError(f"{path}: must hold lines `label: number`")
-        rows = [(str(name), str(value)) for name, value in values.items()]
+        # YAML's aliases put a list many times into another one: the text of such lists grows without end.
+        rows = [(str(name), str(value) if type(value) in (int, float, str) else "") for name, value in values.items()]
     for row in rows:
         if len(row) != 2 or _number(row[1]) is None:
             raise UserError(f"{path}: {show(', '.join(row))}: must be a label and a number")

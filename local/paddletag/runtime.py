@@ -211,7 +211,7 @@ def read_json(path, missing):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: {missing}") from None
-    except (ValueError, IsADirectoryError, NotADirectoryError) as error:
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 

@@ -3,6 +3,10 @@
 A pickle is a program that may call anything. This machine knows dictionaries, lists, numbers, text, arrays and
 tensors; whatever else a file asks for is refused by name. (Python's own unpickler, however restricted, can be driven
 out of memory or time by a file of a few bytes.)
+
+A pickle may take one value many times and put tuples into tuples: 200 bytes make a tuple whose text or hash needs
+2**40 steps. So nothing is turned into text, hashed or compared here but short text and numbers, and an array is made
+only when the pickle has ended, for each name that has it.
 """
 
 import math
@@ -27,7 +31,8 @@ _TORCH = {
 }
 _NUMPY = {name[1:]: name for name in _TORCH.values() if name != "bf16"} | {"u8": "<u8", "u4": "<u4"}
 _NUMPY["u2"] = "bf16"  # what Paddle means by it
-_STEPS = 5_000_000  # of a pickle; some forty for each tensor
+_STEPS = 1_000_000  # of all pickles of a file; some forty for each tensor. What one leaves takes up to 250 bytes
+_NAME = 500  # characters, at most, of what is compared with other names
 
 
 class Refused(ValueError):
@@ -75,10 +80,11 @@ class _DType:
 
     def __init__(self, code):
         if type(code) is not str or code not in _NUMPY:
-            raise Refused(f"holds an array of type {show(str(code))}, which weights never have")
+            code = show(code) if type(code) is str else "without a name"
+            raise Refused(f"holds an array of type {code}, which weights never have")
         self.code = code
 
-    def build(self, state, machine):
+    def build(self, state):
         if type(state) is not tuple or state[1] not in ("<", "|"):
             raise Refused("holds a big-endian array, which is not supported")
 
@@ -86,29 +92,58 @@ class _DType:
 class Array:
     """numpy's _reconstruct(ndarray, (0,), b"b"), which a pickle completes by shape, type and bytes."""
 
-    value = None
+    state = None
 
-    def build(self, state, machine):
-        _, shape, dtype, fortran, data = state
+    def build(self, state):
+        self.state = state
+
+    def array(self, machine, storage):
+        if type(self.state) is not tuple:
+            raise ValueError("an array without a state")
+        _, shape, dtype, fortran, data = self.state
         if type(dtype) is not _DType:
             raise ValueError("an array without a type")
         machine.spend(2 * len(data))
         shape = naturals(shape)
         array = view(data, _NUMPY[dtype.code], shape[::-1] if fortran else shape)
-        self.value = array.T if fortran else array
+        return array.T if fortran else array
+
+
+class _Storage:
+    """A torch storage, whose bytes are elsewhere in the file. size: of them, as the pickle says."""
+
+    def __init__(self, key, dtype, size):
+        self.key, self.dtype, self.size = key, dtype, size
+
+
+class Tensor:
+    """A view of a torch storage; offset and strides count elements."""
+
+    def __init__(self, storage, offset, shape, strides):
+        if type(storage) is not _Storage:
+            raise ValueError("a tensor without a storage")
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def array(self, machine, storage):
+        dtype, data = self.storage.dtype, storage(self.storage.key)
+        if len(data) != self.storage.size:
+            raise ValueError(f"storage {show(self.storage.key)} has {len(data)} bytes, not what its tensor says")
+        machine.spend(math.prod(naturals(self.shape)) * (4 if dtype == "bf16" else np.dtype(dtype).itemsize))
+        return view(data, dtype, self.shape, self.strides, self.offset)
 
 
 class Pickle:
     """A machine for the part of pickle, protocols 2 to 4, in which torch and Paddle write weights.
 
-    data: the pickle. size: that of the whole file; the arrays may together be four times as large (weights that are
-    tied, bfloat16 that becomes float32), which bounds the memory. storage: (key, size) -> bytes, for torch's tensors.
+    data: the pickle, or several, from `at` on. size: that of the whole file; the arrays may together be four times as
+    large (weights that are tied, bfloat16 that becomes float32), which bounds the memory. storages: {key: size in
+    bytes} of those that torch's tensors refer to.
     """
 
-    def __init__(self, data, size, storage=None):
-        self.data, self.at = memoryview(data), 0
-        self.left = 4 * size
-        self.storage = storage
+    def __init__(self, data, size, at=0):
+        self.data, self.at = memoryview(data), at
+        self.left, self.steps_left = 4 * size, _STEPS
+        self.storages = {}
         self.stack, self.marks, self.memo = [], [], {}
         self.calls = {
             "collections.OrderedDict": lambda: {},
@@ -118,7 +153,9 @@ class Pickle:
             "numpy.dtype": lambda code, align, copy: _DType(code),
             "numpy.core.multiarray._reconstruct": lambda kind, shape, code: Array(),
             "numpy._core.multiarray._reconstruct": lambda kind, shape, code: Array(),
-            "torch._utils._rebuild_tensor_v2": self.tensor,
+            "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, gradient, hooks, metadata=None: (
+                Tensor(storage, offset, shape, strides)
+            ),
             "torch._utils._rebuild_parameter": lambda tensor, gradient, hooks: tensor,
         }
         self.names = {*self.calls, *_TORCH, "numpy.ndarray"}
@@ -165,8 +202,11 @@ class Pickle:
         }
 
     def run(self, more=False):
-        """The pickle's value. more: whether the data may go on after its end, which `at` then is."""
-        for _ in range(_STEPS):
+        """The value of the pickle at `at`, with an `Array` or `Tensor` for each array. more: data may follow it."""
+        self.memo.clear()
+        self.marks.clear()
+        while self.steps_left:
+            self.steps_left -= 1
             code = bytes(self.take(1))
             if code == pickle.STOP:
                 if (self.at != len(self.data) and not more) or len(self.stack) != 1:
@@ -222,9 +262,12 @@ class Pickle:
         if type(self.stack[-1]) is not dict:
             raise ValueError("items for what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, int):
-                raise ValueError("a key that is neither text nor a number")
+            if type(key) is not int and not self.is_name(key):
+                raise ValueError("a key that is neither short text nor a number")
             self.stack[-1][key] = value
+
+    def is_name(self, value):
+        return type(value) is str and len(value) <= _NAME
 
     def name(self, module, name):
         if type(module) is not str or type(name) is not str:
@@ -244,7 +287,7 @@ class Pickle:
     def build(self, state):
         built = self.stack[-1]
         if type(built) in (Array, _DType):
-            built.build(state, self)
+            built.build(state)
         elif type(built) is not dict:  # a state dict's own attributes (the versions of its layers) are not needed
             raise ValueError("a state for what has none")
 
@@ -266,8 +309,8 @@ class Pickle:
 
     def persistent(self, reference):
         """torch's ("storage", type, key, device, number of elements), and None in legacy files (a view before 0.4)."""
-        word, kind, key, _, count, *view = reference
-        if self.storage is None or word != "storage" or type(kind) is not _Name or type(key) is not str:
+        word, kind, key, _, count, *view = reference if type(reference) is tuple else ()
+        if word != "storage" or type(kind) is not _Name or not self.is_name(key):
             raise ValueError("a reference to what is no storage")
         if kind not in _TORCH or view not in ([], [None]):
             raise ValueError(f"a storage of type {kind}, or a view of one")
@@ -275,18 +318,6 @@ class Pickle:
             raise ValueError("a storage without a size")
         dtype = _TORCH[kind]
         size = count * (2 if dtype == "bf16" else np.dtype(dtype).itemsize)
-        data = self.storage(key, size)
-        if len(data) != size:
-            raise ValueError(f"storage {show(key)} has {len(data)} bytes, not what its tensor says")
-        return _Storage(dtype, data)
-
-    def tensor(self, storage, offset, shape, strides, *_):
-        if type(storage) is not _Storage:
-            raise ValueError("a tensor without a storage")
-        self.spend(math.prod(naturals(shape)) * (4 if storage.dtype == "bf16" else np.dtype(storage.dtype).itemsize))
-        return view(storage.data, storage.dtype, shape, strides, offset)
-
-
-class _Storage:
-    def __init__(self, dtype, data):
-        self.dtype, self.data = dtype, data
+        if self.storages.setdefault(key, size) != size:
+            raise ValueError(f"storage {show(key)} has two sizes")
+        return _Storage(key, dtype, size)

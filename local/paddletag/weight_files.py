@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paddletag.runtime import UserError, atomic, show
-from paddletag.unpickle import Array, Pickle, Refused, view
+from paddletag.unpickle import Array, Pickle, Refused, Tensor, naturals, view
 
 SAFETENSORS = {
     "F64": "<f8",
@@ -27,6 +27,8 @@ SAFETENSORS = {
     "BOOL": "|b1",
 }
 _WRAPPERS = ("model", "state_dict")  # PANNs and Lightning put the weights beside the state of the training
+_HEADER = 10_000_000  # bytes of safetensors' description of its arrays, at most: some 100 for each
+_MEMBERS = 50_000  # of a zip file, at most: one for each array
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6 begins with this number
 
 
@@ -62,7 +64,7 @@ def read(path):
 def _kind(head):
     if not head:
         raise Refused("an empty file: get it again")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # the library's own limit
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _HEADER:
         return _read_safetensors
     if head.startswith(b"PK\x03\x04"):
         return _read_torch
@@ -81,7 +83,7 @@ def _read_safetensors(data):
     header.pop("__metadata__", None)
     payload, arrays, filled = memoryview(data)[end:], {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        start, stop = entry["data_offsets"]
+        start, stop = naturals(entry["data_offsets"])
         if entry["dtype"] not in SAFETENSORS:
             raise Refused(f"{show(name)} has the type {show(str(entry['dtype']))}, which no backbone here uses")
         if start != filled:
@@ -90,11 +92,15 @@ def _read_safetensors(data):
         filled = stop
     if filled != len(payload):
         raise ValueError(f"{filled} bytes of arrays expected, {len(payload)} found")
-    return _named_arrays(arrays)
+    if not arrays:
+        raise Refused("holds no arrays")
+    return arrays
 
 
 def _read_torch(data):
     """The zip files of torch.save since 1.6: `<name>/data.pkl`, and each storage's bytes in `<name>/data/<key>`."""
+    if data.count(b"PK\x01\x02") > _MEMBERS:  # each begins its entry in the table
+        raise Refused(f"a zip file of more than {_MEMBERS} members, which torch.save never writes")
     archive = zipfile.ZipFile(io.BytesIO(data))
     members = {info.filename: info for info in archive.infolist()}
     if any(name.endswith("/constants.pkl") for name in members):
@@ -112,61 +118,49 @@ def _read_torch(data):
         raise Refused("written on a big-endian machine, which is not supported")
     storages = {}
 
-    def storage(key, size):
+    def storage(key):
         if key not in storages:
             if f"{folder}data/{key}" not in members:
                 raise ValueError(f"storage {show(key)} is missing")
             storages[key] = archive.read(f"{folder}data/{key}")  # checks the CRC
         return storages[key]
 
-    return _named_arrays(Pickle(archive.read(pickles[0]), len(data), storage).run())
+    machine = Pickle(archive.read(pickles[0]), len(data))
+    return _named_arrays(machine.run(), machine, storage)
 
 
 def _read_legacy(data):
     """torch.save before 1.6: pickles of a number, a version, the machine, the weights and the storages' keys, in whose
     order the storages follow, each as its number of elements (8 bytes) and its bytes.
-
-    The weights come before the bytes that they refer to. So their pickle runs twice: to learn the storages' sizes, and
-    to make arrays.
     """
-    data, at = memoryview(data), len(_LEGACY)
-
-    def run(storage=None):
-        nonlocal at
-        machine = Pickle(data[at:], len(data), storage)
-        value = machine.run(more=True)
-        at += machine.at
-        return value
-
-    version, system = run(), run()
+    machine = Pickle(data, len(data), len(_LEGACY))
+    version, system, value, keys = (machine.run(more=True) for _ in range(4))
     if version != 1001 or type(system) is not dict or system.get("little_endian") is not True:
         raise Refused("a legacy torch file of another version, or of a big-endian machine, which is not supported")
-    begin, sizes, storages = at, {}, {}
-
-    def blank(key, size):
-        sizes[key] = size
-        if sum(sizes.values()) > len(data):
-            raise ValueError("its storages are larger than the file")
-        return bytes(size)
-
-    run(blank)
-    for key in run():
-        if at + 8 + sizes[key] > len(data):
-            raise ValueError("a storage breaks off")
-        storages[key] = data[at + 8 : at + 8 + sizes[key]]  # the number of elements is known from the first run
-        at += 8 + sizes[key]
-    if at != len(data):
+    if sum(machine.storages.values()) > len(data):
+        raise ValueError("its storages are larger than the file")
+    if type(keys) is not list or any(not machine.is_name(key) for key in keys):
+        raise ValueError("no list of storages")
+    data, at, storages = memoryview(data), machine.at, {}
+    for key in keys:
+        at += 8  # the number of elements, which the weights' pickle has told
+        storages[key] = data[at : at + machine.storages[key]]
+        at += machine.storages[key]
+    if at > len(data):
+        raise ValueError("a storage breaks off")
+    if at < len(data):
         raise ValueError("more bytes than its storages")
-    at = begin
-    return _named_arrays(run(lambda key, size: storages[key]))
+    return _named_arrays(value, machine, storages.__getitem__)
 
 
 def _read_paddle(data):
     """What paddle.save makes of a state dict: one pickle of {name: array}, or of {name: (parameter's name, array)}."""
-    return _named_arrays(Pickle(data, len(data)).run())
+    machine = Pickle(data, len(data))
+    return _named_arrays(machine.run(), machine, {}.__getitem__)
 
 
-def _named_arrays(value):
+def _named_arrays(value, machine, storage):
+    """{name: array} of the dictionary that a pickle holds; storage: key -> the bytes of a torch storage."""
     if type(value) is dict:
         inner = [value[name] for name in _WRAPPERS if type(value.get(name)) is dict]
         value = inner[0] if len(inner) == 1 else value
@@ -178,11 +172,9 @@ def _named_arrays(value):
             continue
         if type(entry) is tuple and len(entry) == 2:
             entry = entry[1]
-        if type(entry) is Array:
-            entry = entry.value
-        if type(name) is not str or not isinstance(entry, np.ndarray):
+        if type(name) is not str or type(entry) not in (Array, Tensor):
             raise Refused(f"its entry {show(str(name))} is not an array: save the model's state dict alone")
-        arrays[name] = entry
+        arrays[name] = entry.array(machine, storage)
     if not arrays:
         raise Refused("holds no arrays")
     return arrays
