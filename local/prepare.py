@@ -83,7 +83,7 @@ def sources_digest(config, records, labels):
     for record in records:
         try:
             source = manifest.fingerprint(record)
-        except FileNotFoundError:
+        except OSError:  # it is not there, or may not be looked at: the check of its header will say so
             source = ""
         digest.update(json.dumps([record, source]).encode())
     return digest.hexdigest()

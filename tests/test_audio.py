@@ -1,8 +1,10 @@
 """Decoding, mixing and resampling, and the files that are refused."""
 
+import errno
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
+import soxr
+from conftest import ROOT
 from paddletag import audio
 from paddletag.audio import AudioError
 from paddletag.runtime import UserError
@@ -383,3 +387,109 @@ def test_a_name_that_is_no_text(make, tmp_path):
         assert sum(len(part) for part in source.parts) == audio.probe(name).frames
     with pytest.raises(AudioError, match=r"caf\\udce9\.txt: no such file"):
         audio.probe(name.replace(".wav", ".txt"))
+
+
+def wav_bytes(samples, rate, channels=1):
+    """A WAV file of int16 silence, whose header may say any rate."""
+    size = 2 * samples * channels
+    head = struct.pack("<IHHIIHH", 16, 1, channels, rate, 2 * rate * channels % 2**32, 2 * channels % 2**16, 16)
+    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + head + b"data" + struct.pack("<I", size) + bytes(size)
+
+
+@pytest.mark.parametrize("rate, good", [(1, False), (999, False), (1000, True), (768_000, True), (768_001, False)])
+def test_rates_that_no_sound_has_are_refused_wherever_sound_enters(tmp_path, fake_ffmpeg, rate, good):
+    """Resampled from 1 Hz, 64 kB of sound would take 4 GB."""
+    data = wav_bytes(32000, rate)
+    (tmp_path / "a.wav").write_bytes(data)
+    (tmp_path / "a.mp4").write_bytes(b"pictures")
+    pcm = data[44:]
+    for sound in (
+        lambda: audio.probe(tmp_path / "a.wav"),
+        lambda: audio.load(tmp_path / "a.wav", 32000),
+        lambda: stream(tmp_path / "a.wav"),
+        lambda: stream(tmp_path / "a.mp4"),
+        lambda: list(audio.piped(pipe(data), "pipe").at(32000)),
+        lambda: list(audio.piped(pipe(pcm), "pipe", rate).at(32000)),
+    ):
+        if good:
+            sound()
+        else:
+            with pytest.raises(AudioError, match=rf"(a\.wav|a\.mp4|pipe): .*{rate} Hz.* 1000 to 768000"):
+                sound()
+
+
+def test_more_channels_than_any_sound_has_are_refused():
+    with pytest.raises(AudioError, match="pipe: .*2000 channels"):
+        list(audio.piped(pipe(wav_bytes(100, 8000, channels=2000)), "pipe").at(8000))
+
+
+@pytest.mark.parametrize("rate, to_rate", [(1000, 32000), (44100, 32000), (44101, 16000), (24414, 32000), (767_999, 16000)])
+def test_blocks_are_bounded_and_make_the_whole(make, monkeypatch, rate, to_rate):
+    """Whatever the two rates: what comes at a time is bounded, and together it is what soxr makes of the whole."""
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 100_003).astype(np.float32)
+    path = make("a.wav", wave, rate, "FLOAT")
+    monkeypatch.setattr(audio, "BLOCK", 10_007)
+    parts = stream(path, to_rate)
+    # soxr gives its last samples at once: a few hundred, times the ratio where it is large
+    assert max(map(len, parts)) <= 10_008 + 1000 * max(1, to_rate // rate)
+    expected = soxr.resample(wave, rate, to_rate, quality="HQ")
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    np.testing.assert_array_equal(audio.load(path, to_rate), expected)
+
+
+LOAD = """
+import sys
+from paddletag import audio
+before = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+wave = audio.load(sys.argv[1], 32000)
+after = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(wave.nbytes, 1024 * (int(after) - int(before)))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("rate, channels", [(1000, 1), (48000, 8)])
+def test_loading_takes_little_more_memory_than_its_result(make, rate, channels):
+    """The eight channels, decoded as a whole, would take 184 MB."""
+    path = make("a.wav", np.zeros((120 * 48000 // (1 if rate == 48000 else 8), channels), np.int16), rate)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "local")}
+    done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True, env=env)
+    result, taken = map(int, done.stdout.split())
+    assert result > 15e6 and taken < result + 20e6
+
+
+class Broken(soundfile.SoundFile):
+    """A decoder that fails in a way that nobody has foreseen."""
+
+    error = RuntimeError("internal error")
+
+    def read(self, *args, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (RuntimeError("internal error"), "internal error"),
+        (ZeroDivisionError("division by zero"), "division by zero"),
+        (MemoryError(), "does not fit into memory"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error"),
+    ],
+)
+def test_whatever_fails_in_a_decoder_is_an_error_of_its_file(make, monkeypatch, error, words):
+    path = make("a.wav", tones(0.1))
+    monkeypatch.setattr(Broken, "error", error)
+    monkeypatch.setattr(audio, "_InOrder", Broken)
+    for read in (lambda: audio.load(path, 32000), lambda: stream(path)):
+        with pytest.raises(AudioError, match=rf"a\.wav: .*{words}"):
+            read()
+
+
+def test_a_fault_of_this_program_is_none_of_the_file(make, monkeypatch):
+    def wrong(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(audio, "mono", wrong)
+    for read in (lambda: audio.load(make("a.wav", tones(0.1)), 32000), lambda: stream(make("a.wav", tones(0.1)))):
+        with pytest.raises(RuntimeError, match="a bug"):
+            read()

@@ -230,6 +230,45 @@ def test_a_bad_file_among_good_ones(model, scene, tmp_path):
     np.testing.assert_array_equal(results[0][1]["scores"], results[3][1]["scores"])
 
 
+def means(log_mels):
+    """Scores that need no model."""
+    return {"scores": log_mels.mean((1, 2))[:, None].repeat(2, 1)}
+
+
+@pytest.mark.parametrize("place", ["front end", "model"])
+def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch, place):
+    """It is told and left out. Of the two others every window is there."""
+    (tmp_path / "large.wav").write_bytes(scene.read_bytes())
+    heard = []
+
+    def predict(log_mels):
+        if place == "model" and heard[-1].name == "large.wav" and len(log_mels) == 2:
+            raise MemoryError
+        return means(log_mels)
+
+    def log_mel(front_end, wave, compute=frontend.FrontEnd.log_mel):
+        if place == "front end" and heard[-1].name == "large.wav":
+            raise MemoryError
+        return compute(front_end, wave)
+
+    monkeypatch.setattr(frontend.FrontEnd, "log_mel", log_mel)
+    monkeypatch.setattr(tagging, "ahead", lambda items: items)  # so that what is decoded is what is scored
+    opened = audio.opened
+    monkeypatch.setattr(audio, "opened", lambda path: heard.append(path) or opened(path))
+    sounds = [scene, tmp_path / "large.wav", scene]
+    results = dict(enumerate(tagging.tag(predict, META, frontend.MN, sounds, 0.5, batch_size=2)))
+    assert [len(results[k][1]["scores"]) for k in (0, 2)] == [5, 5]
+    assert isinstance(results[1][1], audio.AudioError) and "large.wav: does not fit into memory" in str(results[1][1])
+
+
+def test_a_fault_of_the_model_is_none_of_a_file(scene):
+    def predict(log_mels):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(tagging.tag(predict, META, frontend.MN, [scene]))
+
+
 def test_ahead_passes_errors_on_and_ends_its_thread():
     closed, before = [], threading.active_count()
 
@@ -350,6 +389,20 @@ def test_script_tags_many(trained, scene, tmp_path, monkeypatch, capsys):
             assert file["labels"].tolist() == LABELS
     monkeypatch.chdir(tmp_path / "in")
     assert "1 of 2" in refusal("audio_tag", "a.wav", "empty.wav", "--model", trained / "fold2")
+
+
+def test_a_hostile_file_does_not_keep_the_others_from_being_tagged(trained, scene, tmp_path, capsys):
+    """64 kB that call themselves hours of sound, and a decoder that fails in an unknown way."""
+    content = bytearray(scene.read_bytes())
+    content[24:28] = (1).to_bytes(4, "little")  # the rate
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "slow.wav").write_bytes(content)
+    for name in ("a.wav", "z.wav"):
+        (tmp_path / "in" / name).write_bytes(scene.read_bytes())
+    line = refusal("audio_tag", tmp_path / "in", "--model", trained / "fold2", "--output_dir", tmp_path / "out")
+    assert line == "1 of 3 sounds could not be tagged"
+    assert "slow.wav: has a rate of 1 Hz" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.npz", "z.npz"]
 
 
 def test_script_prints_without_a_folder(trained, scene, tmp_path, monkeypatch, capsys):

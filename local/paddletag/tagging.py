@@ -55,18 +55,26 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, pad="zero", batch
                 yield sound, None, cut
             except audio.AudioError as error:
                 yield sound, None, error
-            except PermissionError:
-                yield sound, None, audio.AudioError(f"{sound}: permission denied")
+            except MemoryError:
+                yield sound, None, too_large(sound)
 
-    rows = {}
+    def too_large(sound):
+        name = sound.name if isinstance(sound, audio.Source) else sound
+        return audio.AudioError(f"{name}: does not fit into memory: try shorter windows, or fewer at a time")
+
+    rows, fault = {}, None
     with contextlib.closing(ahead(pieces())) as items:
         for sound, batch, state in items:
-            if batch is not None:
-                for name, values in predict(batch).items():
-                    rows.setdefault(name, Rows()).append(values)
-                continue
-            yield sound, state if isinstance(state, UserError) else _arrays(meta, state, rows)
-            rows = {}
+            if batch is None:
+                fault = fault or (state if isinstance(state, UserError) else None)
+                yield sound, fault or _arrays(meta, state, rows)
+                rows, fault = {}, None
+            elif not fault:
+                try:
+                    for name, values in predict(batch).items():
+                        rows.setdefault(name, Rows()).append(values)
+                except MemoryError:
+                    fault = too_large(sound)
 
 
 def tag_clip(model, meta, path, batch_size=8):
