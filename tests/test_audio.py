@@ -423,7 +423,10 @@ def test_more_channels_than_any_sound_has_are_refused():
         list(audio.piped(pipe(wav_bytes(100, 8000, channels=2000)), "pipe").at(8000))
 
 
-@pytest.mark.parametrize("rate, to_rate", [(1000, 32000), (44100, 32000), (44101, 16000), (24414, 32000), (767_999, 16000)])
+RATES = [(1000, 32000), (44100, 32000), (44101, 16000), (24414, 32000), (767_999, 16000)]
+
+
+@pytest.mark.parametrize("rate, to_rate", RATES)
 def test_blocks_are_bounded_and_make_the_whole(make, monkeypatch, rate, to_rate):
     """Whatever the two rates: what comes at a time is bounded, and together it is what soxr makes of the whole."""
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 100_003).astype(np.float32)

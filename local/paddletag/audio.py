@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 from paddletag import pcm
-from paddletag.pcm import PCM, TRUNCATED, AudioError
+from paddletag.pcm import PCM, TRUNCATED, AudioError  # noqa: F401  # PCM: the kinds that `piped` reads
 from paddletag.runtime import UserError
 
 SIZES = {  # what libsndfile's log calls the number of bytes that a header promises
@@ -77,8 +77,8 @@ def probe(path):
 def load(path, rate, start=0.0, end=None):
     """Decode `path` (from `start` to `end` seconds), mix to mono, resample: float32 [N] at `rate` Hz.
 
-    It takes hardly more memory than its result. Raises AudioError for what `probe` refuses, and for a decoder's error, a
-    file that ends early, samples that are NaN, infinite or beyond LOUDEST, and a result that does not fit into memory.
+    It takes hardly more memory than its result. Raises AudioError for what `probe` refuses, and for a decoder's error,
+    a file that ends early, samples that are NaN, infinite or beyond LOUDEST, and what does not fit into memory.
     """
     info = probe(path)
     first = round(start * info.rate)
