@@ -10,6 +10,8 @@ import pytest
 from paddletag import runtime
 from paddletag.runtime import UserError
 
+LOCAL = Path(__file__).resolve().parents[1] / "local"
+
 
 @pytest.fixture
 def parser():
@@ -162,8 +164,88 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     talk = "from paddletag import runtime\nruntime.run(lambda: [print(n) for n in range(100_000)])\n"
     (tmp_path / "talk.py").write_text(talk)
     command = f'set -o pipefail; "{sys.executable}" "{tmp_path / "talk.py"}" | head -n 1'
-    local = str(Path(__file__).resolve().parents[1] / "local")
     done = subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": local}, capture_output=True, text=True
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(LOCAL)}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+KILLED = """
+import sys, time
+from paddletag import runtime
+with runtime.atomic(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    time.sleep(60)
+"""
+
+
+def writing(path):
+    """(a process that is writing `path`, its temporary file)."""
+    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True, env=env)
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_a_live_one_writes_is_not(tmp_path):
+    path, other = tmp_path / "curve.png", tmp_path / "curve.png.txt"
+    processes = [writing(path) for _ in range(3)]
+    elsewhere, half = writing(other)
+    temporaries = [temporary for _, temporary in processes]
+    assert len({*temporaries, half}) == 4 and all(name.name.startswith(".") for name in temporaries)
+    try:
+        for process, _ in processes[:2]:
+            process.kill()
+            process.wait()
+        runtime.write_text(path, "whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, temporaries[2], half])
+        processes[2][0].kill()
+        processes[2][0].wait()
+        runtime.write_text(path, "again")
+        assert path.read_text() == "again" and sorted(tmp_path.iterdir()) == sorted([path, half])
+    finally:
+        for process, _ in [*processes, (elsewhere, half)]:
+            process.kill()
+            process.communicate()
+
+
+def test_atomic_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
+    """Nothing can be told of what is left, so it stays; and nobody's is overwritten."""
+
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runtime.fcntl, "flock", flock)
+    with runtime.atomic(tmp_path / "a") as first, runtime.atomic(tmp_path / "a") as second:
+        first.write_text("1")
+        second.write_text("2")
+        assert first != second
+    assert (tmp_path / "a").read_text() == "1" and os.listdir(tmp_path) == ["a"]
+
+
+def test_many_processes_that_write_one_file(tmp_path):
+    """Each write is whole, and nothing is left."""
+    code = (
+        "import sys\nfrom paddletag import runtime\n"
+        "for n in range(200): runtime.write_text(sys.argv[1], sys.argv[2] * 1000)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    processes = [subprocess.Popen([*command, letter], env=env, stderr=subprocess.PIPE) for letter in "abcd"]
+    assert [process.communicate()[1] for process in processes] == [b""] * 4
+    assert {*(tmp_path / "a").read_text()} < {*"abcd"} and len((tmp_path / "a").read_text()) == 1000
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "猫"])
+def test_names_up_to_the_longest_that_a_file_system_takes(tmp_path, letter):
+    """A name that is too long becomes one that fits and is no other's."""
+    long = letter * 300
+    names = [runtime.file_name(stem, ".npz") for stem in (long, long + "b", long + "c")]
+    assert len(set(names)) == 3 and all(name.endswith(".npz") and name.startswith(letter * 50) for name in names)
+    assert all(200 < len(os.fsencode(name)) <= 255 for name in names)
+    for name in names:
+        runtime.write_text(tmp_path / name, "whole")  # whose temporary file has a name as well
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    fits = "a" * 251
+    assert runtime.file_name(fits, ".npz") == fits + ".npz"

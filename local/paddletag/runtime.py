@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -14,9 +15,12 @@ import platform
 import re
 import signal
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
+
+
+LONGEST_NAME = 255  # bytes of a file's name, on all common file systems
+SIDE_BY_SIDE = 16  # processes that may write one file at once
 
 
 class UserError(Exception):
@@ -97,29 +101,82 @@ def show(name):
     return one_line(name[:200])[:100]
 
 
+def file_name(stem: str, ending: str) -> str:
+    """stem + ending; where file systems would not take so long a name, less of the stem, and 8 hex digits of it all."""
+    if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
+        return stem + ending
+    whole, ending = os.fsencode(stem), f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{ending}"
+    return whole[: LONGEST_NAME - len(os.fsencode(ending))].decode("utf-8", "ignore") + ending
+
+
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
+
+    What a process that was killed has left of its own is removed by the next one that writes the same path.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = _temporary(path)
     except OSError as error:
         error.filename = str(path)  # the temporary name means nothing to the user
         raise
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide results from the user's group
     try:
-        yield Path(name)
-        os.replace(name, path)
+        yield temporary
+        os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            os.unlink(temporary)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a failing write does not say where
         raise
+    finally:
+        os.close(handle)
+
+
+def _temporary(path):
+    """(handle, path) of a new, empty file beside `path`. A lock on the handle says that its process is alive."""
+    names = [path.with_name(file_name(f".{path.name}", f".{number}.tmp")) for number in range(SIDE_BY_SIDE)]
+    for temporary in names:
+        _remove_left_over(temporary)
+    for temporary in names:
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            _lock(handle)
+            if _is_still(handle, temporary):
+                return handle, temporary
+            os.close(handle)  # before it had its lock, another process took it for a left-over
+    raise UserError(f"{path}: {SIDE_BY_SIDE} processes write it at once, or have left .{path.name}.*.tmp: remove these")
+
+
+def _remove_left_over(temporary):
+    """Remove a temporary file whose process is no more."""
+    with contextlib.suppress(OSError):  # it is another user's, or being written, or has got its name
+        handle = os.open(temporary, os.O_RDWR)
+        try:
+            if _lock(handle, wait=False) and _is_still(handle, temporary):
+                os.unlink(temporary)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle, wait=True):
+    """Lock an open file. False where the file system knows no locks; BlockingIOError where another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+def _is_still(handle, path):
+    """Whether an open file still has this path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
 
 
 @contextlib.contextmanager
@@ -133,20 +190,15 @@ def locked(path, wait=True):
     while True:
         file = open(lock, "a")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno(), wait=False)
         except BlockingIOError:
             if not wait:
                 raise UserError(f"{path}: another process is at work there: wait for its end, or end it") from None
             log.info("waiting for another process that makes %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-        # Whoever held the lock has removed its file: then ours is a lock on nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                break
-        file.close()
+            _lock(file.fileno())
+        if _is_still(file.fileno(), lock):
+            break
+        file.close()  # whoever held the lock has removed its file: then ours is a lock on nothing
     os.register_at_fork(after_in_child=file.close)  # a child must not hold the lock when this process is no more
     try:
         yield
