@@ -35,9 +35,9 @@ def main():
     size = sum(file.stat().st_size for file in files) / 1e6
     rate, seconds = model.front_end.sample_rate, meta["clip_seconds"]
     length = f"{seconds:g} s" if onnx_engine.fixed_length(meta["backbone"]) else "any length"
-    print(f"{out}: {size:.1f} MB, {len(meta['labels'])} labels; takes waveforms at {rate} Hz of {length}")
+    runtime.say(f"{out}: {size:.1f} MB, {len(meta['labels'])} labels; takes waveforms at {rate} Hz of {length}")
     differences = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
-    print(f"largest difference from Paddle: {differences} (allowed: {export.TOLERANCE:g})")
+    runtime.say(f"largest difference from Paddle: {differences} (allowed: {export.TOLERANCE:g})")
 
 
 if __name__ == "__main__":

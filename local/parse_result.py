@@ -70,7 +70,7 @@ def main():
             what = {".html": "the report", ".png": "the picture"}.get(ending, "tagging labels")
             log.info("Saved %s to %s", what, output)
         for label, score in best:
-            print(f"  {score:6.3f}  {label}")
+            runtime.say(f"  {score:6.3f}  {label}")
 
 
 def check(args, event_options, parser):

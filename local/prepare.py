@@ -51,7 +51,7 @@ def main():
     manifest.write(data, records, labels, rejected, listed)
     runtime.write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
-    log.info("found in %s:\n%s", raw, survey.table(records, labels, sounds))
+    log.info("found in %s:%s", raw, runtime.Lines(survey.table(records, labels, sounds).split("\n")))
     for line in survey.warnings(records, labels, sounds):
         log.warning("%s", line)
     if rejected:

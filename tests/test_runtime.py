@@ -237,15 +237,53 @@ def test_many_processes_that_write_one_file(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("letter", ["a", "é", "猫"])
-def test_names_up_to_the_longest_that_a_file_system_takes(tmp_path, letter):
-    """A name that is too long becomes one that fits and is no other's."""
-    long = letter * 300
-    names = [runtime.file_name(stem, ".npz") for stem in (long, long + "b", long + "c")]
-    assert len(set(names)) == 3 and all(name.endswith(".npz") and name.startswith(letter * 50) for name in names)
-    assert all(200 < len(os.fsencode(name)) <= 255 for name in names)
-    for name in names:
-        runtime.write_text(tmp_path / name, "whole")  # whose temporary file has a name as well
-    assert sorted(os.listdir(tmp_path)) == sorted(names)
-    fits = "a" * 251
-    assert runtime.file_name(fits, ".npz") == fits + ".npz"
+@pytest.mark.parametrize("words", ["--top_k 5", "--top-k=5", "--top-k 7 --opts a b", "--top_k 5 -- --batch_size"])
+def test_what_was_given_is_known_though_it_is_the_default(words):
+    parser = runtime.Parser(prog="tool.py")
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=5)
+    parser.add_argument("--opts", nargs="*", default=[])
+    args = parser.parse_args(words.split())
+    assert args.given == {"top_k"} | ({"opts"} if "--opts" in words else set())
+    assert args.files == (["--batch_size"] if "--" in words.split() else [])
+    assert parser.parse_args([]).given == set()
+    runtime.refuse(args, ["batch_size"], "there are no batches")
+    with pytest.raises(UserError, match="^--top_k: nothing is printed$"):
+        runtime.refuse(args, ["batch_size", "top_k"], "nothing is printed")
+
+
+def test_after_two_hyphens_everything_is_left_as_it_is(parser):
+    parser.add_argument("files", nargs="*")
+    assert parser.parse_args(["--", "--stop_stage"]).files == ["--stop_stage"]
+
+
+NASTY = "a\x1b]0;owned\x07\x1b[2Jb\nc\u202e\udcff猫.wav"
+SAFE = r"a\x1b]0;owned\x07\x1b[2Jb\nc\u202e\udcff猫.wav"
+
+
+def test_no_terminal_obeys_what_is_logged_or_printed(tmp_path, capsys):
+    runtime.start_log(tmp_path / "run.log")
+    runtime.log.info("%s: done", NASTY)
+    runtime.log.warning("%s: left out", Path(NASTY))
+    runtime.log.info(f"100 %: {NASTY}")
+    runtime.log.info("found in %s:%s", NASTY, runtime.Lines([f"  rate  {NASTY}", "  format  wav"]))
+    runtime.log.info("%d of %.1f", 1, 2.5)
+    runtime.log.handlers.clear()
+    runtime.say(f"  {NASTY}", "second")
+    runtime.say("error", file=sys.stderr)
+    found = capsys.readouterr()
+    expected = [f"{SAFE}: done", f"{SAFE}: left out", f"100 %: {SAFE}", f"found in {SAFE}:", f"  rate  {SAFE}"]
+    expected += ["  format  wav", "1 of 2.5"]
+    logged = [line.partition("] - ")[2] or line for line in found.out.splitlines()]
+    assert logged == [*expected, f"  {SAFE}", "second"] and found.err == "error\n"
+    assert [line.partition("] - ")[2] or line for line in (tmp_path / "run.log").read_text().splitlines()] == expected
+
+
+def test_a_bar_and_a_wrong_option_are_no_escape_either(capsys, parser):
+    with pytest.raises(SystemExit):
+        parser.parse_args([NASTY])
+    list(runtime.progress(range(3), desc=NASTY, disable=False, leave=True))
+    text = capsys.readouterr().err
+    assert r"unrecognized arguments: a\x1b]0;owned" in text and r"\x1b]0;owned" in text.partition("\n")[2]
+    assert "\x07" not in text and "\x1b]" not in text and "\u202e" not in text

@@ -77,11 +77,11 @@ def main():
     paths = [*(clip.path for clip in clips), *texts]
     what = f"{len(clips)} clips of {seconds:g} s, {len(layout.classes)} classes"
     if whole_folder.is_made(args.out, "toy data set", "toy.json", settings, paths):
-        print(f"{args.out} already holds this data set ({what}): nothing to do")
+        runtime.say(f"{args.out} already holds this data set ({what}): nothing to do")
         return
     with whole_folder.whole(args.out) as folder:
         write(folder, clips, texts, settings)
-    print(f"wrote {what} to {args.out}")
+    runtime.say(f"wrote {what} to {args.out}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -15,11 +14,13 @@ import platform
 import re
 import signal
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TextIO
 
+from paddletag.files import file_name
 
-LONGEST_NAME = 255  # bytes of a file's name, on all common file systems
 SIDE_BY_SIDE = 16  # processes that may write one file at once
 
 
@@ -31,15 +32,24 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors."""
+    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors.
+
+    What it parses has one more attribute, `given`: the names of the options that stand on the command line, whatever
+    their values.
+    """
 
     def __init__(self, **kwargs):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
-        args = [self._spelling(a) for a in (sys.argv[1:] if args is None else args)]
-        return super().parse_args(args, namespace)
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)  # what follows are no options
+        options = [self._spelling(arg) for arg in args[:end]]
+        found = super().parse_args(options + args[end:], namespace)
+        words = {option.partition("=")[0] for option in options}
+        found.given = {action.dest for action in self._actions if words & set(action.option_strings)}
+        return found
 
     def _spelling(self, arg):
         if not arg.startswith("--"):
@@ -51,7 +61,14 @@ class Parser(argparse.ArgumentParser):
         return arg
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """UserError if one of the options `names` was given: `why` says why it would change nothing."""
+    for name in names:
+        if name in args.given:
+            raise UserError(f"--{name}: {why}")
 
 
 def flag(text):
@@ -92,8 +109,12 @@ def _fail(name, message):
 def one_line(text):
     """A text with nothing in it that a terminal would obey: ends of lines as a blank, the rest escaped."""
     parts = re.split(r"[^\S ]+", str(text))  # not at blanks: a file's name may have several
-    text = " ".join(filter(None, map(str.strip, parts)))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return escaped(" ".join(filter(None, map(str.strip, parts))))
+
+
+def escaped(text: object) -> str:
+    """A text with nothing in it that a terminal would obey: what is not printed is escaped, ends of lines too."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def show(name):
@@ -101,12 +122,12 @@ def show(name):
     return one_line(name[:200])[:100]
 
 
-def file_name(stem: str, ending: str) -> str:
-    """stem + ending; where file systems would not take so long a name, less of the stem, and 8 hex digits of it all."""
-    if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
-        return stem + ending
-    whole, ending = os.fsencode(stem), f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{ending}"
-    return whole[: LONGEST_NAME - len(os.fsencode(ending))].decode("utf-8", "ignore") + ending
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, now: on standard output, or `file`. A terminal obeys nothing that is in them."""
+    tqdm = sys.modules.get("tqdm")  # a line printed past its bar would tear it
+    for line in lines:
+        (tqdm.tqdm.write if tqdm else print)(escaped(line), file=file or sys.stdout)
+    (file or sys.stdout).flush()
 
 
 @contextlib.contextmanager
@@ -226,7 +247,22 @@ def read_json(path, missing):
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
+class Lines(list):
+    """What the log writes below a line of its own; no other text that it is given makes a line."""
+
+
+class _Plain(logging.Filter):
+    """Nothing that is logged is obeyed by a terminal: files are named there, and labels."""
+
+    def filter(self, record):
+        below = [line for arg in record.args or () if isinstance(arg, Lines) for line in arg]
+        record.args = tuple("" if isinstance(arg, Lines) else arg for arg in record.args or ())
+        record.msg, record.args = "\n".join(map(escaped, [record.getMessage(), *below])), None
+        return True
+
+
 log = logging.getLogger("paddletag")
+log.addFilter(_Plain())
 TRAIN, EVAL = 21, 22  # just above INFO, named as PaddleSpeech names them
 logging.addLevelName(TRAIN, "TRAIN")
 logging.addLevelName(EVAL, "EVAL")
@@ -264,6 +300,7 @@ def progress(iterable=None, **kwargs):
     kwargs.setdefault("disable", not sys.stderr.isatty() or os.environ.get("PADDLETAG_PROGRESS") == "0")
     kwargs.setdefault("dynamic_ncols", True)
     kwargs.setdefault("leave", False)
+    kwargs["desc"] = escaped(kwargs.get("desc") or "")
     return tqdm(iterable, **kwargs)
 
 
