@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from paddletag import parsing, plots, runtime
+from paddletag.files import file_name
 from paddletag.runtime import UserError, log
 
 EVENTS = {
@@ -62,7 +63,7 @@ def main():
         folder = Path(args.output_dir) / place
         best, results = parse(arrays, args, file, folder)
         for ending, content in results.items():
-            output = folder / f"{file.stem}{ending}"
+            output = folder / file_name(file.stem, ending)
             if isinstance(content, str):
                 runtime.write_text(output, content)
             else:

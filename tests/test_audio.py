@@ -16,7 +16,6 @@ import soxr
 from conftest import ROOT
 from paddletag import audio
 from paddletag.audio import AudioError
-from paddletag.runtime import UserError
 
 RATE = 44100
 FORMATS = [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
@@ -348,34 +347,6 @@ def test_real_video(make, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no film" * 100)
     with pytest.raises(AudioError, match=r"bad\.mp4: ffmpeg cannot read it"):
         stream(tmp_path / "bad.mp4")
-
-
-def test_find(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.wav", "b.flac", "in/a.wav", "in/c/d.mp4", "in/e.MP3", "in/.f.wav", "in/notes.txt", "odd[1].wav"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-
-    def found(*inputs):
-        return {path.as_posix(): name for path, name in audio.find(inputs).items()}
-
-    assert found("a.wav", "b.flac") == {"a.wav": "a", "b.flac": "b"}
-    assert found("in") == {"in/a.wav": "a", "in/c/d.mp4": "c/d", "in/e.MP3": "e"}
-    assert found("in/notes.txt", "odd[1].wav") == {"in/notes.txt": "notes", "odd[1].wav": "odd[1]"}  # as named
-    assert list(found("*.wav", "**/*.wav")) == ["a.wav", "odd[1].wav", "in/a.wav"]  # none twice
-    assert found("a.wav", "./a.wav", str(tmp_path / "a.wav")) == {"a.wav": "a"}
-    (tmp_path / "a.flac").write_bytes(b"")
-    assert found("a.wav", "a.flac") == {"a.wav": "a.wav", "a.flac": "a.flac"}
-    names = list(found("a.wav", "in").values())
-    assert len(set(names)) == 4 and set(names) == set(found("in", "a.wav").values())
-    for name, words in (
-        ("none.wav", "none.wav: no such file"),
-        ("none*", r"none\*: no file matches"),
-        ("empty", "empty: a folder without sound files"),
-    ):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=words):
-            audio.find([name])
 
 
 def test_a_name_that_is_no_text(make, tmp_path):

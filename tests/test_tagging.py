@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -381,14 +380,100 @@ def test_script_tags_many(trained, scene, tmp_path, monkeypatch, capsys):
     assert line == "2 of 8 sounds could not be tagged"
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and "in/bad.ogg: not a sound file" in errors[0] and "in/empty.wav: is empty" in errors[1]
-    found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.npz")}
-    assert {"a.flac.npz", "deep/b.npz", "scene.npz", "x1.npz"} < found and len(found) == 6
-    assert all(re.fullmatch(r"a-[0-9a-f]{8}\.npz", name) for name in found if name[:2] == "a-")
-    for path in (tmp_path / "out").rglob("*.npz"):
-        with np.load(path) as file:
-            assert file["labels"].tolist() == LABELS
+    common = Path(os.path.commonpath([tmp_path, scene]))  # of all that was named
+    for name in ("a.wav", "in/a.wav", "in/a.flac", "in/deep/b.wav", "x1.wav", scene):
+        place = (tmp_path / name).relative_to(common)
+        with np.load(f"out/{place if 'in/a' in str(name) else place.with_suffix('')}.npz") as file:
+            assert file["labels"].tolist() == LABELS and str(file["audio"]) == str(tmp_path / name)
+    assert len(list(Path("out").rglob("*.npz"))) == 6
     monkeypatch.chdir(tmp_path / "in")
     assert "1 of 2" in refusal("audio_tag", "a.wav", "empty.wav", "--model", trained / "fold2")
+
+
+def test_results_of_one_name_mirror_the_folders_of_their_sounds(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.wav", "b/x.wav"):
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(scene.read_bytes())
+    call("audio_tag", "a/x.wav", "b/x.wav", "--model", trained / "fold2", "--output_dir", "out")
+    for name in "ab":
+        with np.load(f"out/{name}/x.npz") as file:
+            assert str(file["audio"]) == str(tmp_path / name / "x.wav")
+
+
+def test_the_result_of_another_sound_is_not_overwritten(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.wav", "b/x.wav", "b/y.wav"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(scene.read_bytes())
+
+    def tag(*sounds):
+        return "audio_tag", *sounds, "--model", trained / "fold2", "--output_dir", "out"
+
+    call(*tag("a/x.wav"))
+    before = Path("out/x.npz").read_bytes()
+    line = refusal(*tag("b/x.wav", "b/y.wav"))
+    assert all(word in line for word in ("out/x.npz", str(tmp_path / "a/x.wav"), "b/x.wav", "--output_dir"))
+    assert Path("out/x.npz").read_bytes() == before and os.listdir("out") == ["x.npz"]
+    call(*tag("a/x.wav"), "--sample_duration", 0.5)  # its own may change
+    with np.load("out/x.npz") as file:
+        arrays = dict(file)
+    assert len(arrays["scores"]) == 5
+    del arrays["audio"]  # as older versions wrote it: they knew its path as well
+    np.savez("out/x.npz", **arrays)
+    assert str(tmp_path / "a/x.wav") in refusal(*tag("b/x.wav"))
+    call(*tag("a/x.wav"), "--sample_duration", 1)
+    np.savez("out/y.npz", scores=np.ones((1, 2)), time=[0.0])  # PaddleAudio's
+    assert "out/y.npz: does not say which sound it is of" in refusal(*tag("b/y.wav"))
+    np.savez("out/y.npz", pictures=np.ones(3))  # anybody's
+    assert "out/y.npz" in refusal(*tag("b/y.wav"))
+
+
+def test_a_pipe_and_a_sound_called_stdin(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stdin.wav").write_bytes(scene.read_bytes())
+    words = ("--model", trained / "fold2", "--output_dir", "out")
+    done = piped(scene.read_bytes(), "-", "stdin.wav", *words)
+    assert done.returncode == 2 and b"stdin" in done.stderr and not Path("out").exists()
+    assert piped(scene.read_bytes(), "-", *words).returncode == 0
+    with np.load("out/stdin.npz") as file:
+        assert str(file["audio"]) == "-"
+    assert "out/stdin.npz: is the result of -" in refusal("audio_tag", "stdin.wav", *words)
+    assert piped(scene.read_bytes(), "-", *words).returncode == 0  # a pipe is always another one
+
+
+@pytest.mark.parametrize("name", ["é" * 125 + ".wav", "a" * 251 + ".wav", "a" * 252 + ".au", "caf\udce9.wav"])
+def test_any_name_that_a_sound_may_have(trained, scene, tmp_path, name):
+    """The longest, and one that is no text: its result has a name of about the same beginning, and tells its path."""
+    sound = tmp_path / name
+    sound.write_bytes(scene.read_bytes())
+    call("audio_tag", sound, "--model", trained / "fold2", "--output_dir", tmp_path / "out")
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name[:4] == name[:4] and result.suffix == ".npz"
+    with np.load(result) as file:
+        assert str(file["audio"]) == str(sound)
+    call("parse_result", "--tagging_file", result, "--format", "audacity", "--output_dir", tmp_path / "text")
+    assert len(os.listdir(tmp_path / "text")) == 1
+
+
+def test_no_terminal_obeys_names_and_labels(trained, scene, tmp_path, script):
+    """Of sounds that are good and bad, printed and written; and of their results."""
+    for name in ("\x1b]0;good\x07.wav", "\x1b[2Jbad.wav", "both\n.wav"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(scene.read_bytes() if "bad" not in name else b"no sound")
+    (tmp_path / "model").mkdir()
+    for path in (trained / "fold2").glob("model.*"):
+        text = path.read_bytes()
+        text = text.replace(b'"high"', b'"\\u001b[31mhigh"') if path.suffix == ".json" else text
+        (tmp_path / "model" / path.name).write_bytes(text)
+    words = (tmp_path / "in", "--model", tmp_path / "model")
+    told = [script("local/audio_tag.py", *words, *more) for more in ((), ("--json",), ("--output_dir", tmp_path / "o"))]
+    told.append(script("local/parse_result.py", "--tagging_file", tmp_path / "o", "--output_dir", tmp_path / "p"))
+    for done in told:
+        text = done.stdout + done.stderr
+        assert "\x1b" not in text and "\x07" not in text and r"\x1b[" in text or "u001b[" in text, text
+    assert [done.returncode for done in told] == [2, 2, 2, 0]
+    assert any(line.endswith(r"both\n.wav:") for line in told[0].stdout.splitlines())
 
 
 def test_a_hostile_file_does_not_keep_the_others_from_being_tagged(trained, scene, tmp_path, capsys):

@@ -1,14 +1,11 @@
 """Sound files, and sound from pipes, to waveforms: decoding, mixing and resampling happen here and nowhere else."""
 
 import contextlib
-import glob
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,6 @@ import soxr
 
 from paddletag import pcm
 from paddletag.pcm import PCM, TRUNCATED, AudioError  # noqa: F401  # PCM: the kinds that `piped` reads
-from paddletag.runtime import UserError
 
 SIZES = {  # what libsndfile's log calls the number of bytes that a header promises
     "WAV": "data", "WAVEX": "data", "CAF": "data", "AIFF": "SSND", "AU": "Data Size", "W64": "riff",
@@ -94,38 +90,6 @@ def load(path, rate, start=0.0, end=None):
         whole[count : count + len(wave)] = wave
         count += len(wave)
     return whole[:count]
-
-
-def find(inputs):
-    """{path: name} of the sound files that `inputs` (files, folders, glob patterns) mean, in their order.
-
-    The names are for results, and differ: the stem, below a folder with its place in it; where two files would have the
-    same, with the suffix, and where these are the same too, with 8 hex digits of the path. UserError for what is not
-    there, and for a folder (whose files with the suffixes SOUND and VIDEO are taken) or a pattern without any.
-    """
-    places = {}  # resolved path: (path, where it lies below the folder that was given)
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND + VIDEO and p.is_file())
-            files = [p for p in files if not p.name.startswith(".")]  # other systems' notes on the files
-            if not files:
-                raise UserError(f"{item}: a folder without sound files")
-        elif path.exists():
-            files = [path]
-        elif not any(c in str(item) for c in "*?["):
-            raise AudioError(f"{item}: no such file")
-        elif not (files := [Path(p) for p in sorted(glob.glob(str(item), recursive=True)) if os.path.isfile(p)]):
-            raise UserError(f"{item}: no file matches this pattern")
-        for file in files:
-            places.setdefault(file.resolve(), (file, file.relative_to(path) if path.is_dir() else Path(file.name)))
-    names = {}
-    for resolved, (file, place) in places.items():
-        stem = place.with_suffix("").as_posix()
-        digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]
-        names[file] = stem, place.as_posix(), f"{stem}-{digest}"
-    claims = Counter(name for candidates in names.values() for name in {*candidates})
-    return {file: next(name for name in candidates if claims[name] == 1) for file, candidates in names.items()}
 
 
 @dataclass
