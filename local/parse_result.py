@@ -49,7 +49,7 @@ def main():
     event.add_argument("--overlap", type=float, default=0.5, help="part of a window that makes a sound heard")
     args = parser.parse_args()
     runtime.start_log()
-    check(args, [action.dest for action in event._group_actions], parser)
+    check(args, [action.dest for action in event._group_actions])
     source = Path(args.tagging_file)
     files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
     if not files:
@@ -74,7 +74,7 @@ def main():
             runtime.say(f"  {score:6.3f}  {label}")
 
 
-def check(args, event_options, parser):
+def check(args, event_options):
     """Refuse numbers out of range, and options that would change nothing."""
     for name in ("top_k", "smooth_size", "median"):
         if getattr(args, name) < 1:
@@ -88,10 +88,13 @@ def check(args, event_options, parser):
         raise UserError(f"--overlap {args.overlap}: must be above 0 and at most 1")
     if args.audio and not args.report:
         raise UserError(f"--audio {args.audio}: is for --report")
-    unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
-    unused = [name for name in unused if not (args.report and name == "threshold")]
-    if unused and not set(args.format) & set(EVENTS):
-        raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity")
+    if not set(args.format) & set(EVENTS):
+        unused = [name for name in event_options if not (args.report and name == "threshold")]
+        runtime.refuse(args, unused, "is for events: add --format csv, jsonl or audacity")
+    if "text" not in args.format:
+        runtime.refuse(args, ["time"], "is for text: add --format text")
+    if not (args.smooth or args.smooth is None and "text" in args.format):
+        runtime.refuse(args, ["smooth_size"], "nothing is smoothed: add --smooth True")
 
 
 def parse(arrays, args, file, folder):
