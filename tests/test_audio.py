@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import scipy.signal
 import soundfile
 import soxr
 from conftest import ROOT
-from paddletag import audio
+from paddletag import audio, video
 from paddletag.audio import AudioError
 
 RATE = 44100
@@ -349,6 +350,67 @@ def test_real_video(make, tmp_path):
         stream(tmp_path / "bad.mp4")
 
 
+CODECS = {  # of ffmpeg, for a file of each suffix: the sound's, and what else is needed
+    ".mp4": "aac", ".m4v": "aac -f mp4", ".mkv": "flac", ".webm": "libopus", ".mov": "pcm_s16le", ".avi": "pcm_s16le",
+    ".flv": "aac", ".wmv": "wmav2", ".mpg": "mp2", ".mpeg": "mp2 -f vob", ".ts": "mp2", ".3gp": "aac", ".m4a": "alac",
+    ".aac": "aac", ".ac3": "ac3", ".wma": "wmav2", ".amr": "libopencore_amrnb -ar 8000 -ac 1", ".mka": "libvorbis",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ffmpeg():
+    """A function that runs ffmpeg with arguments; skips the test where there is none, or not this encoder."""
+    program = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+
+    def run(*args):
+        done = subprocess.run([program, "-v", "error", "-y", *map(str, args)], capture_output=True, text=True)
+        if "encoder" in done.stderr.lower():
+            pytest.skip(f"this ffmpeg lacks an encoder: {done.stderr.splitlines()[0]}")
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("suffix", audio.VIDEO)
+def test_every_kind_of_video_is_read(make, ffmpeg, tmp_path, suffix):
+    path = make("a.wav", tones(1.0, channels=2))
+    ffmpeg("-i", path, "-c:a", *CODECS[suffix].split(), tmp_path / f"b{suffix}")
+    found, expected = np.concatenate(stream(tmp_path / f"b{suffix}", 8000)), audio.load(path, 8000)
+    assert abs(len(found) - len(expected)) < 1200  # encoders begin and end with a little silence
+    shifted, share = scipy.signal.correlate(found, expected), 0.5 if suffix == ".amr" else 0.9
+    assert np.abs(shifted).max() > share * np.linalg.norm(found) * np.linalg.norm(expected)
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile secret.m4a\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+    ' mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet'
+    ' mimeType="audio/mp4"><Representation id="1" bandwidth="1" codecs="mp4a.40.2"><BaseURL>secret.m4a</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_does_not_open_other_files(make, ffmpeg, tmp_path, kind):
+    """Whatever it is called: what ffmpeg takes it for shows in its first bytes."""
+    path = make("a.wav", tones(1.0))
+    for name in ("secret.m4a", "secret.ts"):
+        ffmpeg("-i", path, "-c:a", "aac", tmp_path / name)
+    for suffix in (".m4a", ".mp4", ".mkv", ".ts"):
+        (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
+        with pytest.raises(AudioError, match=rf"list\{suffix}: ffmpeg cannot read it \(\w") as caught:
+            stream(tmp_path / f"list{suffix}")
+        assert not video.has_picture(audio.ffmpeg_program("tests"), tmp_path / f"list{suffix}")
+        assert kind == "hls.m3u8" or "not a file of sound or video by itself" in str(caught.value)
+
+
+def test_every_file_that_ffmpeg_reads_is_named_by_one_function():
+    naming = [path.name for path in (ROOT / "local").rglob("*.py") for _ in re.findall(r'"-i", f"file:', path.read_text())]
+    assert naming == ["audio.py"]
+
+
 def test_a_name_that_is_no_text(make, tmp_path):
     """Other systems' names may hold bytes that are not UTF-8."""
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
@@ -413,7 +475,7 @@ def test_blocks_are_bounded_and_make_the_whole(make, monkeypatch, rate, to_rate)
 
 LOAD = """
 import sys
-from paddletag import audio
+from paddletag import audio, video
 before = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
 wave = audio.load(sys.argv[1], 32000)
 after = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]

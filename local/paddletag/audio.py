@@ -29,6 +29,9 @@ SOUND = tuple(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .snd .caf .w64 .rf
 VIDEO = tuple(  # for ffmpeg: video, and sound that libsndfile does not read
     ".mp4 .m4v .mkv .webm .mov .avi .flv .wmv .mpg .mpeg .ts .3gp .m4a .aac .ac3 .wma .amr .mka".split()
 )
+FORMATS = (  # what ffmpeg may take a file for: sound and video in one file, no list of other files or addresses
+    "mov,matroska,avi,flv,asf,mpeg,mpegvideo,mpegts,aac,loas,ac3,eac3,amr,amrnb,amrwb,mp3,wav,w64,aiff,au,caf,ogg,flac"
+)
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,11 @@ def ffmpeg_program(path):
         raise AudioError(f"{path}: needs ffmpeg: install it, or run pip install imageio-ffmpeg") from None
 
 
+def ffmpeg_input(path) -> list[str]:
+    """ffmpeg's options to read `path`, and nothing that is named in it: playlists (HLS, DASH, concat ...) are refused."""
+    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-i", f"file:{path}"]
+
+
 class _InOrder(soundfile.SoundFile):
     """A sound file that does not seek after each read, as soundfile's own does: it would spoil the MP3 decoder's."""
 
@@ -246,7 +254,7 @@ def _faults(path, kinds):
 def _ffmpeg(path):
     """A `Source` for the first sound track of a file that the ffmpeg program reads."""
     _check_file(path)
-    command = [ffmpeg_program(path), "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
+    command = [ffmpeg_program(path), "-nostdin", "-v", "error", *ffmpeg_input(path), "-map", "0:a:0"]
     command += ["-af", "aresample=async=1:first_pts=0"]  # sound that begins after its film, begins with silence
     command += ["-c:a", "pcm_f32le", "-f", "wav", "-"]  # with a header that tells its rate and channels
     with (
@@ -260,6 +268,8 @@ def _ffmpeg(path):
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").split("\n")
                 reason = next((line.strip() for line in lines if line.strip()), f"exit status {process.returncode}")
+                if "not on whitelist" in reason:
+                    reason = "not a file of sound or video by itself, but perhaps a list of others"
                 reason = "it has no sound" if "matches no streams" in reason else f"ffmpeg cannot read it ({reason})"
                 raise AudioError(f"{path}: {reason}")
             return data
