@@ -180,7 +180,7 @@ def ffmpeg_program(path):
 
 
 def ffmpeg_input(path) -> list[str]:
-    """ffmpeg's options to read `path`, and nothing that is named in it: playlists (HLS, DASH, concat ...) are refused."""
+    """ffmpeg's options to read `path` and nothing that is named in it: a list of files (HLS, concat ...) is refused."""
     return ["-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-i", f"file:{path}"]
 
 
