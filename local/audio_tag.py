@@ -6,6 +6,11 @@ are printed as they come and go. One file named by --wav and tagged by a backbon
 audioset_tagging_sr_<its own rate>.npz, as PaddleAudio's script calls it; all others have their own names.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import contextlib
 import functools
 import json

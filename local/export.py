@@ -5,6 +5,11 @@ Inference. Either is compared with Paddle, and not written where it differs. Wav
 sample rate, of any length from a few hundredths of a second up; AST takes clips of its own length only.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 from paddletag import checkpoint, onnx_engine, runtime

@@ -1,5 +1,10 @@
 """Stage 1: the manifest's clips -> data/features/<front end>/*.arrow, log-mels of whole clips."""
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core; a BLAS thread per core in each would only fight

@@ -4,6 +4,11 @@ the strongest labels over time as a picture (png), and a report to look at and t
 Text is smoothed unless --smooth says False; the others are not unless it says True, since smoothing makes them late.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 import numpy as np

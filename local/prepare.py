@@ -3,6 +3,11 @@
 Without --raw, the archive of the config's data.url is downloaded into the data folder and unpacked there.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import hashlib
 import json
 from pathlib import Path

@@ -3,6 +3,11 @@
 It is as long as the sound: what a film shows after that is left out.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import math
 import re
 import time

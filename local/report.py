@@ -1,5 +1,10 @@
 """A tagging result with its sound, or an evaluated model, -> one HTML file to look at and to listen to, offline."""
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 from paddletag import checkpoint, manifest, parsing, report, runtime

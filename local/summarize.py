@@ -3,6 +3,11 @@
 confusion.png beside it is the confusion matrix of all of them together, if clips have one label.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import html
 import re
 import statistics

@@ -5,6 +5,14 @@ The two are of different classes and of the same fold, and a clip stays in its f
 and meta/mixtures.csv, with the labels and the source files separated by `;`, and the factor of each source.
 """
 
+if __name__ == "__main__":  # before all else
+    import sys
+
+    sys.path.insert(0, f"{sys.path[0]}/../local")  # works from a clone, uninstalled
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import csv
 from pathlib import Path
 

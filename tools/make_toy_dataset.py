@@ -9,6 +9,14 @@ tess          seven emotions, <SPEAKER>_<word>_<emotion>.wav
 audioset      segments CSVs with mids, class_labels_indices.csv, audio/: one clip is missing and one cut short
 """
 
+if __name__ == "__main__":  # before all else
+    import sys
+
+    sys.path.insert(0, f"{sys.path[0]}/../local")  # works from a clone, uninstalled
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import argparse
 from pathlib import Path
 

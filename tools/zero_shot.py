@@ -3,6 +3,11 @@
 Takes a folder that stage 0 of examples/esc50 has prepared from ESC-10, and prints a table (docs/zero_shot.md is one).
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from collections import defaultdict
 
 import numpy as np

@@ -14,12 +14,19 @@ import platform
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TextIO
 
+from paddletag import interrupt
 from paddletag.files import file_name
+
+# Paddle warns at import that ccache is missing; only people who build C++ extensions need it.
+warnings.filterwarnings("ignore", message="No ccache found")
+# And, at the first step, that BatchNorm keeps running statistics, as every BatchNorm does.
+warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
 
 SIDE_BY_SIDE = 16  # processes that may write one file at once
 
@@ -80,25 +87,34 @@ def flag(text):
 
 def run(main):
     """Run `main()` and exit: 0, or 2 with one line for what the user can mend, 130 on Ctrl-C, 141 where none reads."""
-    name = Path(sys.argv[0]).name
     sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: a file's name may be no text
     try:
-        main()
-    except UserError as error:
-        sys.exit(_fail(name, error))
-    except BrokenPipeError:  # who read our output has seen enough, as in `| head`
+        with interrupt.Work():
+            main()
+    except BaseException as error:
+        status = _status(Path(sys.argv[0]).name, error)
+        if status is None:
+            raise
+        sys.exit(status)
+
+
+def _status(name, error):
+    """The exit status for what ended a script, once it has been told; None for what is no fault of the user."""
+    if isinstance(error, KeyboardInterrupt) or interrupt.pressed():
+        interrupt.say()
+        return interrupt.STATUS
+    if isinstance(error, UserError):
+        return _fail(name, error)
+    if isinstance(error, BrokenPipeError):  # who read our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
+        return 128 + signal.SIGPIPE
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(_fail(name, f"{where}no space left on the disk: free some, then run the same command again"))
+            return _fail(name, f"{where}no space left on the disk: free some, then run the same command again")
         if where and error.errno:
-            sys.exit(_fail(name, f"{where}{os.strerror(error.errno).lower()}"))
-        raise
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+            return _fail(name, f"{where}{os.strerror(error.errno).lower()}")
+    return None
 
 
 def _fail(name, message):
