@@ -210,7 +210,8 @@ def up_to_date(path, output, model, source):
         return False
     if (sound := parsing.origin(arrays)) != whole(path):
         what = f"is the result of {sound}" if sound else "does not say which sound it is of"
-        raise UserError(f"{output}: {what}, and that of {path} would take its place: give another --output_dir, or remove it")
+        advice = "give another --output_dir, or remove it"
+        raise UserError(f"{output}: {what}, and that of {path} would take its place: {advice}")
     return made
 
 
