@@ -56,15 +56,11 @@ def pressed() -> bool:
     return _State.pressed
 
 
-def say() -> None:
-    os.write(2, f"{os.path.basename(sys.argv[0])}: interrupted\n".encode(errors="backslashreplace"))
-
-
 def _on_signal(number, frame):
     if os.getpid() != _State.owner or _State.phase == "over":
         return
     if _State.phase == "imports":
-        say()
+        os.write(2, f"{os.path.basename(sys.argv[0])}: interrupted\n".encode(errors="backslashreplace"))
         os._exit(STATUS)
     _State.pressed = True
     if _may_raise(frame):

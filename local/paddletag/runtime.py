@@ -14,7 +14,6 @@ import platform
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +21,6 @@ from typing import TextIO
 
 from paddletag import interrupt
 from paddletag.files import file_name
-
-# Paddle warns at import that ccache is missing; only people who build C++ extensions need it.
-warnings.filterwarnings("ignore", message="No ccache found")
-# And, at the first step, that BatchNorm keeps running statistics, as every BatchNorm does.
-warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
 
 SIDE_BY_SIDE = 16  # processes that may write one file at once
 
@@ -101,7 +95,7 @@ def run(main):
 def _status(name, error):
     """The exit status for what ended a script, once it has been told; None for what is no fault of the user."""
     if isinstance(error, KeyboardInterrupt) or interrupt.pressed():
-        interrupt.say()
+        print(f"{name}: interrupted", file=sys.stderr)
         return interrupt.STATUS
     if isinstance(error, UserError):
         return _fail(name, error)
