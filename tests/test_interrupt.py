@@ -169,8 +169,8 @@ def command(world, out, name):
 
 
 @pytest.mark.parametrize("name, moments", [
-    ("audio_tag", 10), ("extract_features", 10), pytest.param("audio_tag", 100, marks=pytest.mark.full),
-    pytest.param("extract_features", 60, marks=pytest.mark.full), pytest.param("train", 60, marks=pytest.mark.full),
+    ("audio_tag", 10), ("extract_features", 10), pytest.param("audio_tag", 60, marks=pytest.mark.full),
+    pytest.param("extract_features", 40, marks=pytest.mark.full), pytest.param("train", 40, marks=pytest.mark.full),
 ])  # fmt: skip
 def test_at_any_moment(world, tmp_path, name, moments):
     """Spread over the whole run, from its first import on: the line and nothing else, or, at the very end, no line."""
