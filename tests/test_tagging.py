@@ -234,7 +234,7 @@ def means(log_mels):
     return {"scores": log_mels.mean((1, 2))[:, None].repeat(2, 1)}
 
 
-@pytest.mark.parametrize("place", ["front end", "model"])
+@pytest.mark.parametrize("place", ["front end", "model", "result"])
 def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch, place):
     """It is told and left out. Of the two others every window is there."""
     (tmp_path / "large.wav").write_bytes(scene.read_bytes())
@@ -250,6 +250,12 @@ def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch,
             raise MemoryError
         return compute(front_end, wave)
 
+    def arrays(*args, make=tagging._arrays):
+        if place == "result" and heard[-1].name == "large.wav":
+            raise MemoryError
+        return make(*args)
+
+    monkeypatch.setattr(tagging, "_arrays", arrays)
     monkeypatch.setattr(frontend.FrontEnd, "log_mel", log_mel)
     monkeypatch.setattr(tagging, "ahead", lambda items: items)  # so that what is decoded is what is scored
     opened = audio.opened

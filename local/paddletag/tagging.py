@@ -65,16 +65,17 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, pad="zero", batch
     rows, fault = {}, None
     with contextlib.closing(ahead(pieces())) as items:
         for sound, batch, state in items:
-            if batch is None:
-                fault = fault or (state if isinstance(state, UserError) else None)
-                yield sound, fault or _arrays(meta, state, rows)
-                rows, fault = {}, None
-            elif not fault:
-                try:
+            try:
+                if batch is None:
+                    found = fault or (state if isinstance(state, UserError) else _arrays(meta, state, rows))
+                elif not fault:
                     for name, values in predict(batch).items():
                         rows.setdefault(name, Rows()).append(values)
-                except MemoryError:
-                    fault = too_large(sound)
+            except MemoryError:
+                found = fault = too_large(sound)
+            if batch is None:
+                yield sound, found
+                rows, fault = {}, None
 
 
 def tag_clip(model, meta, path, batch_size=8):
