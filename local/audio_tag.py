@@ -6,6 +6,11 @@ are printed as they come and go. One file named by --wav and tagged by a backbon
 audioset_tagging_sr_<its own rate>.npz, as PaddleAudio's script calls it; all others have their own names.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import contextlib
 import functools
 import json
@@ -15,7 +20,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from paddletag import audio, checkpoint, distributed, frontend, live, manifest, onnx_engine, parsing, runtime, tagging
+from paddletag import (
+    audio,
+    checkpoint,
+    distributed,
+    frontend,
+    inputs,
+    live,
+    manifest,
+    onnx_engine,
+    parsing,
+    runtime,
+    tagging,
+)  # fmt: skip
+from paddletag.files import file_name
 from paddletag.runtime import UserError, log
 
 STDIN = "standard input"
@@ -34,31 +52,26 @@ def main():
         return stream(args, meta, front_end)
     if args.output_dir:
         runtime.start_log()
-    inputs = [*([args.wav] if args.wav else []), *args.sounds] or [held_out_clip(args.data, meta)]
-    names = audio.find([item for item in inputs if item != "-"])
+    named = [*([args.wav] if args.wav else []), *args.sounds] or [held_out_clip(args.data, meta)]
+    names = inputs.find([item for item in named if item != "-"])
     source = None
-    if "-" in inputs:
+    if "-" in named:
+        if "stdin" in names.values():
+            raise UserError(f"{STDIN}: its result is called stdin, and another sound is too: tag the two apart")
         read = functools.partial(os.read, 0)
         source = audio.piped(read, STDIN, args.pcm_rate, args.pcm_format, args.pcm_channels)
         names[STDIN] = "stdin"
     if len(names) == 1:
         with contextlib.nullcontext(source) if source else audio.opened(*names) as sound:  # a fault is told at once
             rate = sound.rate
-        if args.wav and not Path(args.model).is_dir():
+        if os.path.isfile(args.wav) and not Path(args.model).is_dir():
             names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
-
-    outputs = {path: Path(args.output_dir) / f"{name}.npz" for path, name in names.items()}
-    sources = {path: fingerprint(path, args, front_end.pad) for path in names}
-    if args.output_dir:
-        for path, output in outputs.items():
-            if up_to_date(output, meta["sha256"], sources[path]):
-                log.info("%s is up to date", output)
-                del names[path]
-    if not names:
+    outputs = results_to_make(names, args, meta["sha256"], front_end.pad) if args.output_dir else dict.fromkeys(names)
+    if not outputs:
         return
 
     predict = load(args, meta)
-    sounds = [source if path == STDIN else path for path in names]
+    sounds = [source if path == STDIN else path for path in outputs]
     several = len(sounds) > 1
     window, hop = args.sample_duration, args.hop_duration
     results = tagging.tag(predict, meta, front_end, sounds, window, hop, args.batch_size)
@@ -70,9 +83,9 @@ def main():
             if isinstance(arrays, UserError):
                 failed.append(arrays)
                 if several:
-                    write(f"audio_tag.py: error: {arrays}", sys.stderr)
+                    runtime.say(f"audio_tag.py: error: {arrays}", file=sys.stderr)
             elif args.output_dir:
-                save(outputs[path], arrays, sources[path], path)
+                save(path, arrays, *outputs[path])
             else:
                 show(path, arrays, args, several)
             bar.update()
@@ -86,13 +99,13 @@ def arguments():
     parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
     parser.add_argument("--model", default="mn04_as", help="folder of a trained model, or the name of a backbone")
     parser.add_argument("--wav", default="", help="one more sound; with none: a clip of --data new to the model")
-    parser.add_argument("--data", default="", help="the prepared folder, when no sound is named")
+    parser.add_argument("--data", default="", help="the prepared folder, for when no sound is named")
     parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file")
     parser.add_argument("--hop_duration", type=float, default=0, help="seconds from window to window; 0: one window")
     pad = "what fills a sound that is shorter than a window; default: what the model was trained with"
     parser.add_argument("--pad", choices=frontend.PADS, help=pad)
     parser.add_argument("--output_dir", default="", help="folder for the results; empty: print the highest labels")
-    parser.add_argument("--top_k", type=int, default=5, help="labels to print")
+    parser.add_argument("--top_k", type=int, default=5, help="labels to print, where there is no --output_dir")
     parser.add_argument("--json", action="store_true", help="print JSON Lines: one per window, or per --stream event")
     parser.add_argument("--embeddings", action="store_true", help="write the backbone's embedding of each window too")
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
@@ -110,12 +123,23 @@ def arguments():
     parser.add_argument("--threshold", type=float, default=0.4, help="--stream: score at which a label comes")
     parser.add_argument("--low_threshold", type=float, default=0.2, help="--stream: score below which it goes")
     args = parser.parse_args()
+    check(args)
+    refuse_unused(args)
+    return args
+
+
+def check(args):
+    """Refuse what is out of range, and what does not fit together."""
     for name in ("sample_duration", "hop_duration"):
         if not 0 <= getattr(args, name) < float("inf"):
             raise UserError(f"--{name} {getattr(args, name)}: must be a positive number of seconds")
-    for name in ("top_k", "batch_size", "pcm_rate", "pcm_channels"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
+    for name in ("top_k", "batch_size"):
+        if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if args.pcm_rate is not None and not audio.SLOWEST <= args.pcm_rate <= audio.FASTEST:
+        raise UserError(f"--pcm_rate {args.pcm_rate}: must be from {audio.SLOWEST} to {audio.FASTEST} Hz")
+    if not 1 <= args.pcm_channels <= audio.CHANNELS:
+        raise UserError(f"--pcm_channels {args.pcm_channels}: must be from 1 to {audio.CHANNELS}")
     if not re.fullmatch(r"cpu|gpu(:\d+)?", args.device):
         raise UserError(f"--device {args.device}: must be cpu, gpu or gpu:0, gpu:1, ...")
     if args.engine == "onnxruntime" and args.device != "cpu":
@@ -124,11 +148,31 @@ def arguments():
         raise UserError("--threshold, --low_threshold: must lie between 0 and 1, the low one no higher than the other")
     if args.stream and (args.wav or args.sounds or args.output_dir):
         raise UserError("--stream listens and prints: it takes neither files nor --output_dir")
-    if args.hop_duration and not (args.sample_duration or args.stream):
+
+
+def refuse_unused(args):
+    """Refuse options that would change nothing beside the others. (Each run.sh gives --data, beside --wav too.)"""
+    pcm = ("pcm_rate", "pcm_format", "pcm_channels")
+    if args.stream:
+        unused = ("data", "top_k", "embeddings", "pad", "batch_size")
+        runtime.refuse(args, unused, "has no meaning beside --stream, which prints labels as they come and go")
+        if args.stream == "mic":
+            runtime.refuse(args, pcm, "has no meaning beside --stream mic: a microphone is heard at the model's rate")
+        return
+    events = "is for --stream; events of files, and their thresholds, are local/parse_result.py's"
+    runtime.refuse(args, ("threshold", "low_threshold"), events)
+    if "hop_duration" in args.given and not args.sample_duration:
         raise UserError("--hop_duration needs a window: give --sample_duration too")
-    if args.embeddings and not args.output_dir:
-        raise UserError("--embeddings are written, not printed: give --output_dir too")
-    return args
+    if args.sounds:
+        runtime.refuse(args, ["data"], "is for when no sound is named")
+    if "-" not in (args.wav, *args.sounds):
+        runtime.refuse(args, pcm, "is of sound from standard input: name - as the sound")
+    elif not args.pcm_rate:
+        runtime.refuse(args, pcm, "is of raw PCM, whose rate must be given too: --pcm_rate")
+    if args.output_dir:
+        runtime.refuse(args, ("top_k", "json"), "is for what is printed: without --output_dir")
+    else:
+        runtime.refuse(args, ["embeddings"], "is written, not printed: give --output_dir too")
 
 
 def held_out_clip(data, meta):
@@ -139,19 +183,51 @@ def held_out_clip(data, meta):
     return manifest.split(records, meta["run"]["fold"])[1][0]["audio"]
 
 
+def results_to_make(names, args, model, pad):
+    """{path: (its result's path, its fingerprint)} of the sounds whose result is missing, or of another way to tag.
+
+    UserError if the result of another sound lies in the place of one.
+    """
+    found = {}
+    for path, name in names.items():
+        place, source = Path(args.output_dir, name), fingerprint(path, args, pad)
+        output = place.with_name(file_name(place.name, ".npz"))
+        if up_to_date(path, output, model, source):
+            log.info("%s is up to date", output)
+        else:
+            found[path] = output, source
+    return found
+
+
 def fingerprint(path, args, pad):
     """What a result depends on besides the model; nothing for a pipe, which is never the same again."""
     if path == STDIN or not Path(path).is_file():
         return ""
     hop = args.hop_duration or args.sample_duration
-    record = {"audio": str(Path(path).resolve()), "start": args.sample_duration, "end": hop}
+    record = {"audio": whole(path), "start": args.sample_duration, "end": hop}
     return manifest.fingerprint(record) + f" {pad} within{' embeddings' * args.embeddings}"
 
 
-def up_to_date(output, model, source):
-    with contextlib.suppress(Exception), np.load(output, allow_pickle=False) as before:  # none yet, or damaged
-        return source and (str(before["model"]), str(before["source"])) == (model, source) and "scores" in before
-    return False
+def whole(path):
+    """A sound as its result names it: by the whole path, and a pipe as on the command line."""
+    return "-" if path == STDIN else str(Path(path).resolve())
+
+
+def up_to_date(path, output, model, source):
+    """Whether `output` is already what is to be made of the sound `path`. UserError if it is of another sound."""
+    try:
+        with np.load(output, allow_pickle=False) as before:
+            arrays = {name: before[name] for name in ("audio", "model", "source") if name in before}
+            made = "scores" in before and source and (str(arrays["model"]), str(arrays["source"])) == (model, source)
+    except KeyError:  # of another program
+        made = False
+    except Exception:  # none yet, or damaged
+        return False
+    if (sound := parsing.origin(arrays)) != whole(path):
+        what = f"is the result of {sound}" if sound else "does not say which sound it is of"
+        advice = "give another --output_dir, or remove it"
+        raise UserError(f"{output}: {what}, and that of {path} would take its place: {advice}")
+    return made
 
 
 def load(args, meta):
@@ -170,9 +246,9 @@ def load(args, meta):
     return tagging.predictor(model, meta["task"], args.embeddings)
 
 
-def save(output, arrays, source, path):
+def save(path, arrays, output, source):
     with runtime.atomic(output) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, source=np.array(source))
+        np.savez(file, **arrays, audio=np.array(whole(path)), source=np.array(source))
     best = parsing.top_k(arrays["scores"].mean(0), arrays["labels"], 3)
     log.info("%s: %s", path, ", ".join(f"{label} {score:.3f}" for label, score in best))
     log.info("Saved tagging results to %s", output)
@@ -189,7 +265,7 @@ def show(path, arrays, args, several):
             continue
         lines += [f"{start:.2f} s to {end:.2f} s:"] if args.sample_duration else []
         lines += [f"{label} {score:.4f}" for label, score in best]
-    write("\n".join(lines))
+    runtime.say(*lines)
 
 
 def stream(args, meta, front_end):
@@ -197,6 +273,7 @@ def stream(args, meta, front_end):
     window = args.sample_duration or LIVE_WINDOW
     hop = args.hop_duration or min(LIVE_HOP, window)
     rate = front_end.sample_rate
+    raw = args.pcm_rate or (rate if {"pcm_format", "pcm_channels"} & args.given else None)  # None: or a WAV stream
     settings = front_end, meta["labels"], window, hop, args.threshold, args.low_threshold
     live.Live(None, *settings)  # wrong settings are told before the model is loaded
     if args.stream == "mic":
@@ -205,11 +282,11 @@ def stream(args, meta, front_end):
     predict = load(args, meta)
     listener = live.Live(predict, *settings)
     predict(np.zeros((1, listener.windows.length, front_end.n_mels), np.float32))  # the first time takes longer
-    print(f"audio_tag.py: listening at {args.pcm_rate or rate} Hz; Ctrl-C ends", file=sys.stderr, flush=True)
+    runtime.say(f"audio_tag.py: listening at {raw or rate} Hz; Ctrl-C ends", file=sys.stderr)
     try:
         if args.stream == "-":
             read = functools.partial(os.read, 0)
-            source = audio.piped(read, STDIN, args.pcm_rate, args.pcm_format, args.pcm_channels, rate, live=True)
+            source = audio.piped(read, STDIN, raw, args.pcm_format, args.pcm_channels, rate, live=True)
             waves = source.at(rate)
         else:
             tell(listener.feed(first), args.json)
@@ -228,15 +305,7 @@ def tell(events, as_json):
             line = f"{event.time:8.2f}  + {event.label} {event.score:.3f}"
         else:
             line = f"{event.time:8.2f}  - {event.label} {event.score:.3f}, {event.time - event.onset:.2f} s"
-        write(line)
-
-
-def write(text, file=None):
-    """Print, now."""
-    from tqdm import tqdm  # a line printed past its bar would tear it
-
-    tqdm.write(text, file=file or sys.stdout)
-    sys.stdout.flush()
+        runtime.say(line)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@ scores.npz holds every clip's scores, confusion.png the confusion matrix (of one
 of it in a browser, with the sound of the mistakes. With --tta 5 they are metrics.tta5.json and so on.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 import numpy as np

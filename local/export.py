@@ -5,6 +5,11 @@ Inference. Either is compared with Paddle, and not written where it differs. Wav
 sample rate, of any length from a few hundredths of a second up; AST takes clips of its own length only.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 from paddletag import checkpoint, onnx_engine, runtime
@@ -35,9 +40,9 @@ def main():
     size = sum(file.stat().st_size for file in files) / 1e6
     rate, seconds = model.front_end.sample_rate, meta["clip_seconds"]
     length = f"{seconds:g} s" if onnx_engine.fixed_length(meta["backbone"]) else "any length"
-    print(f"{out}: {size:.1f} MB, {len(meta['labels'])} labels; takes waveforms at {rate} Hz of {length}")
+    runtime.say(f"{out}: {size:.1f} MB, {len(meta['labels'])} labels; takes waveforms at {rate} Hz of {length}")
     differences = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
-    print(f"largest difference from Paddle: {differences} (allowed: {export.TOLERANCE:g})")
+    runtime.say(f"largest difference from Paddle: {differences} (allowed: {export.TOLERANCE:g})")
 
 
 if __name__ == "__main__":

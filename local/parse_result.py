@@ -4,9 +4,15 @@ the strongest labels over time as a picture (png), and a report to look at and t
 Text is smoothed unless --smooth says False; the others are not unless it says True, since smoothing makes them late.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 from paddletag import parsing, plots, runtime
+from paddletag.files import file_name
 from paddletag.runtime import UserError, log
 
 EVENTS = {
@@ -47,7 +53,7 @@ def main():
     event.add_argument("--overlap", type=float, default=0.5, help="part of a window that makes a sound heard")
     args = parser.parse_args()
     runtime.start_log()
-    check(args, [action.dest for action in event._group_actions], parser)
+    check(args, [action.dest for action in event._group_actions])
     source = Path(args.tagging_file)
     files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
     if not files:
@@ -61,7 +67,7 @@ def main():
         folder = Path(args.output_dir) / place
         best, results = parse(arrays, args, file, folder)
         for ending, content in results.items():
-            output = folder / f"{file.stem}{ending}"
+            output = folder / file_name(file.stem, ending)
             if isinstance(content, str):
                 runtime.write_text(output, content)
             else:
@@ -69,10 +75,10 @@ def main():
             what = {".html": "the report", ".png": "the picture"}.get(ending, "tagging labels")
             log.info("Saved %s to %s", what, output)
         for label, score in best:
-            print(f"  {score:6.3f}  {label}")
+            runtime.say(f"  {score:6.3f}  {label}")
 
 
-def check(args, event_options, parser):
+def check(args, event_options):
     """Refuse numbers out of range, and options that would change nothing."""
     for name in ("top_k", "smooth_size", "median"):
         if getattr(args, name) < 1:
@@ -86,9 +92,12 @@ def check(args, event_options, parser):
         raise UserError(f"--overlap {args.overlap}: must be above 0 and at most 1")
     if args.audio and not args.report:
         raise UserError(f"--audio {args.audio}: is for --report")
-    unused = [name for name in event_options if getattr(args, name) != parser.get_default(name)]
-    if unused and not args.report and not set(args.format) & set(EVENTS):
-        raise UserError(f"--{unused[0]}: is for events: add --format csv, jsonl or audacity, or --report")
+    if not args.report and not set(args.format) & set(EVENTS):
+        runtime.refuse(args, event_options, "is for events: add --format csv, jsonl or audacity, or --report")
+    if "text" not in args.format:
+        runtime.refuse(args, ["time"], "is for text: add --format text")
+    if not (args.smooth or args.smooth is None and "text" in args.format):
+        runtime.refuse(args, ["smooth_size"], "nothing is smoothed: add --smooth True")
 
 
 def parse(arrays, args, file, folder):

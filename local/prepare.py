@@ -3,6 +3,11 @@
 Without --raw, the archive of the config's data.url is downloaded into the data folder and unpacked there.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import hashlib
 import json
 from pathlib import Path
@@ -55,7 +60,7 @@ def prepare(args, config, data):
     manifest.write(data, records, labels, rejected, listed)
     runtime.write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
-    log.info("found in %s:\n%s", raw, survey.table(records, labels, sounds))
+    log.info("found in %s:%s", raw, runtime.Lines(survey.table(records, labels, sounds).split("\n")))
     for line in survey.warnings(records, labels, sounds):
         log.warning("%s", line)
     if rejected:
@@ -87,7 +92,7 @@ def sources_digest(config, records, labels):
     for record in records:
         try:
             source = manifest.fingerprint(record)
-        except FileNotFoundError:
+        except OSError:  # it is not there, or may not be looked at: the check of its header will say so
             source = ""
         digest.update(json.dumps([record, source]).encode())
     return digest.hexdigest()

@@ -3,6 +3,11 @@
 It is as long as the sound: what a film shows after that is left out.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import math
 import re
 import time
@@ -27,7 +32,7 @@ def main():
     parser.add_argument("--size", default="1280x720", help="width and height in pixels")
     parser.add_argument("--fps", type=float, default=25, help="frames per second, 1 to 120")
     args = parser.parse_args()
-    size = check(args, parser)
+    size = check(args)
     runtime.start_log()
     from paddletag import video  # brings matplotlib
 
@@ -41,7 +46,7 @@ def main():
     log.info("Saved the video to %s (%.1f MB, %.1f s, made in %.1f s)", args.out, megabytes, seconds, taken)
 
 
-def check(args, parser):
+def check(args):
     """(width, height). Refuses what is out of range or missing, would change nothing, or would overwrite the sound."""
     if not 1 <= args.top_k <= 10:
         raise UserError(f"--top_k {args.top_k}: must be 1 to 10")
@@ -57,10 +62,9 @@ def check(args, parser):
         raise UserError(f"--size {args.size}: both numbers must be even, for the encoder")
     if not SMALLEST <= min(size) <= max(size) <= LARGEST:
         raise UserError(f"--size {args.size}: both must be from {SMALLEST} to {LARGEST} pixels")
-    names = ("model", "sample_duration", "hop_duration", "engine")
-    unused = [name for name in names if getattr(args, name) != parser.get_default(name)]
-    if args.tagging and unused:
-        raise UserError(f"--{unused[0]}: has no meaning beside --tagging, which is computed already")
+    if args.tagging:
+        names = ("model", "sample_duration", "hop_duration", "engine")
+        runtime.refuse(args, names, "has no meaning beside --tagging, which is computed already")
     sound, output = Path(args.sound), Path(args.out)
     if output.suffix.lower() != ".mp4":
         raise UserError(f"--out {output}: must end in .mp4")

@@ -1,15 +1,21 @@
 """A tagging result with its sound, or an evaluated model, -> one HTML file to look at and to listen to, offline."""
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from pathlib import Path
 
 from paddletag import checkpoint, manifest, parsing, report, results, runtime
+from paddletag.files import file_name
 from paddletag.runtime import UserError, log
 
 
 def main():
     parser = runtime.Parser(description=__doc__)
     parser.add_argument("source", help="npz file of stage 4, or folder of a model that was evaluated (stage 3)")
-    parser.add_argument("--out", help="the file to write; default: NAME.html of NAME.npz, report.html of a model")
+    parser.add_argument("--out", help="the file to write; default: NAME.html beside NAME.npz, report.html in a model")
     tagged = parser.add_argument_group("a tagging result")
     tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
     tagged.add_argument("--threshold", type=float, default=parsing.THRESHOLD, help="of the scores, to begin with")
@@ -24,8 +30,10 @@ def main():
     runtime.start_log()
     source = Path(args.source)
     is_model = source.is_dir()
-    output = Path(args.out or (source / results.named("report.html", args.tta) if is_model else f"{source.stem}.html"))
-    check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions], parser)
+    output = Path(args.out) if args.out else source.with_name(file_name(source.stem, ".html"))
+    if is_model and not args.out:
+        output = source / results.named("report.html", args.tta)
+    check(args, output, [action.dest for action in (tagged if is_model else model)._group_actions])
     if is_model:
         records, _ = manifest.read(args.data)
         evaluation = report.read_evaluation(source, args.tta)
@@ -41,14 +49,12 @@ def main():
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
 
-def check(args, output, others, parser):
+def check(args, output, others):
     """Refuse what is missing, out of range, or would change nothing."""
     if Path(args.source).is_dir() and not (Path(args.source) / checkpoint.META).is_file():
         raise UserError(f"{args.source}: is not the folder of a model: for tagging results name one npz file")
-    unused = [name for name in others if getattr(args, name) != parser.get_default(name)]
     kind = "the folder of a model" if Path(args.source).is_dir() else "a tagging result"
-    if unused:
-        raise UserError(f"--{unused[0]}: {args.source} is {kind}, for which it has no meaning")
+    runtime.refuse(args, others, f"{args.source} is {kind}, for which it has no meaning")
     if Path(args.source).is_dir() and not args.data:
         raise UserError(f"--data is missing: name the prepared folder of {args.source}")
     if not 0 < args.threshold <= 1:

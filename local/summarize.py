@@ -4,6 +4,11 @@ confusion.png beside it is the confusion matrix of all of them together, if clip
 RESULTS.tta5.md and confusion.tta5.png.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import html
 import re
 import statistics

@@ -1,5 +1,10 @@
 """Stage 2: features and a backbone -> a fine-tuned model in a folder that suffices to use it."""
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import contextlib
 from pathlib import Path
 

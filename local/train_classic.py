@@ -3,6 +3,11 @@
 One process on the CPU fits it, to the windows that evaluation would cut the training clips into, a row each.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import time
 from pathlib import Path
 

@@ -1,8 +1,11 @@
 """Decoding, mixing and resampling, and the files that are refused."""
 
+import errno
 import io
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
-from paddletag import audio
+import soxr
+from conftest import ROOT
+from paddletag import audio, video
 from paddletag.audio import AudioError
-from paddletag.runtime import UserError
 
 RATE = 44100
 FORMATS = [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
@@ -346,32 +350,65 @@ def test_real_video(make, tmp_path):
         stream(tmp_path / "bad.mp4")
 
 
-def test_find(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.wav", "b.flac", "in/a.wav", "in/c/d.mp4", "in/e.MP3", "in/.f.wav", "in/notes.txt", "odd[1].wav"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
+CODECS = {  # of ffmpeg, for a file of each suffix: the sound's, and what else is needed
+    ".mp4": "aac", ".m4v": "aac -f mp4", ".mkv": "flac", ".webm": "libopus", ".mov": "pcm_s16le", ".avi": "pcm_s16le",
+    ".flv": "aac", ".wmv": "wmav2", ".mpg": "mp2", ".mpeg": "mp2 -f vob", ".ts": "mp2", ".3gp": "aac", ".m4a": "alac",
+    ".aac": "aac", ".ac3": "ac3", ".wma": "wmav2", ".amr": "libopencore_amrnb -ar 8000 -ac 1", ".mka": "libvorbis",
+}  # fmt: skip
 
-    def found(*inputs):
-        return {path.as_posix(): name for path, name in audio.find(inputs).items()}
 
-    assert found("a.wav", "b.flac") == {"a.wav": "a", "b.flac": "b"}
-    assert found("in") == {"in/a.wav": "a", "in/c/d.mp4": "c/d", "in/e.MP3": "e"}
-    assert found("in/notes.txt", "odd[1].wav") == {"in/notes.txt": "notes", "odd[1].wav": "odd[1]"}  # as named
-    assert list(found("*.wav", "**/*.wav")) == ["a.wav", "odd[1].wav", "in/a.wav"]  # none twice
-    assert found("a.wav", "./a.wav", str(tmp_path / "a.wav")) == {"a.wav": "a"}
-    (tmp_path / "a.flac").write_bytes(b"")
-    assert found("a.wav", "a.flac") == {"a.wav": "a.wav", "a.flac": "a.flac"}
-    names = list(found("a.wav", "in").values())
-    assert len(set(names)) == 4 and set(names) == set(found("in", "a.wav").values())
-    for name, words in (
-        ("none.wav", "none.wav: no such file"),
-        ("none*", r"none\*: no file matches"),
-        ("empty", "empty: a folder without sound files"),
-    ):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=words):
-            audio.find([name])
+@pytest.fixture(scope="module")
+def ffmpeg():
+    """A function that runs ffmpeg with arguments; skips the test where there is none, or not this encoder."""
+    program = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+
+    def run(*args):
+        done = subprocess.run([program, "-v", "error", "-y", *map(str, args)], capture_output=True, text=True)
+        if "encoder" in done.stderr.lower():
+            pytest.skip(f"this ffmpeg lacks an encoder: {done.stderr.splitlines()[0]}")
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("suffix", audio.VIDEO)
+def test_every_kind_of_video_is_read(make, ffmpeg, tmp_path, suffix):
+    path = make("a.wav", tones(1.0, channels=2))
+    ffmpeg("-i", path, "-c:a", *CODECS[suffix].split(), tmp_path / f"b{suffix}")
+    found, expected = np.concatenate(stream(tmp_path / f"b{suffix}", 8000)), audio.load(path, 8000)
+    assert abs(len(found) - len(expected)) < 1200  # encoders begin and end with a little silence
+    shifted, share = scipy.signal.correlate(found, expected), 0.5 if suffix == ".amr" else 0.9
+    assert np.abs(shifted).max() > share * np.linalg.norm(found) * np.linalg.norm(expected)
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile secret.m4a\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+    ' mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet'
+    ' mimeType="audio/mp4"><Representation id="1" bandwidth="1" codecs="mp4a.40.2"><BaseURL>secret.m4a</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_does_not_open_other_files(make, ffmpeg, tmp_path, kind):
+    """Whatever it is called: what ffmpeg takes it for shows in its first bytes."""
+    path = make("a.wav", tones(1.0))
+    for name in ("secret.m4a", "secret.ts"):
+        ffmpeg("-i", path, "-c:a", "aac", tmp_path / name)
+    for suffix in (".m4a", ".mp4", ".mkv", ".ts"):
+        (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
+        with pytest.raises(AudioError, match=rf"list\{suffix}: ffmpeg cannot read it \(\w") as caught:
+            stream(tmp_path / f"list{suffix}")
+        assert not video.has_picture(audio.ffmpeg_program("tests"), tmp_path / f"list{suffix}")
+        assert kind == "hls.m3u8" or "not a file of sound or video by itself" in str(caught.value)
+
+
+def test_every_file_that_ffmpeg_reads_is_named_by_one_function():
+    sources = (ROOT / "local").rglob("*.py")
+    assert [path.name for path in sources if re.search('"-i", f"file:', path.read_text())] == ["audio.py"]
 
 
 def test_a_name_that_is_no_text(make, tmp_path):
@@ -383,3 +420,112 @@ def test_a_name_that_is_no_text(make, tmp_path):
         assert sum(len(part) for part in source.parts) == audio.probe(name).frames
     with pytest.raises(AudioError, match=r"caf\\udce9\.txt: no such file"):
         audio.probe(name.replace(".wav", ".txt"))
+
+
+def wav_bytes(samples, rate, channels=1):
+    """A WAV file of int16 silence, whose header may say any rate."""
+    size = 2 * samples * channels
+    head = struct.pack("<IHHIIHH", 16, 1, channels, rate, 2 * rate * channels % 2**32, 2 * channels % 2**16, 16)
+    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + head + b"data" + struct.pack("<I", size) + bytes(size)
+
+
+@pytest.mark.parametrize("rate, good", [(1, False), (999, False), (1000, True), (768_000, True), (768_001, False)])
+def test_rates_that_no_sound_has_are_refused_wherever_sound_enters(tmp_path, fake_ffmpeg, rate, good):
+    """Resampled from 1 Hz, 64 kB of sound would take 4 GB."""
+    data = wav_bytes(32000, rate)
+    (tmp_path / "a.wav").write_bytes(data)
+    (tmp_path / "a.mp4").write_bytes(b"pictures")
+    pcm = data[44:]
+    for sound in (
+        lambda: audio.probe(tmp_path / "a.wav"),
+        lambda: audio.load(tmp_path / "a.wav", 32000),
+        lambda: stream(tmp_path / "a.wav"),
+        lambda: stream(tmp_path / "a.mp4"),
+        lambda: list(audio.piped(pipe(data), "pipe").at(32000)),
+        lambda: list(audio.piped(pipe(pcm), "pipe", rate).at(32000)),
+    ):
+        if good:
+            sound()
+        else:
+            with pytest.raises(AudioError, match=rf"(a\.wav|a\.mp4|pipe): .*{rate} Hz.* 1000 to 768000"):
+                sound()
+
+
+def test_more_channels_than_any_sound_has_are_refused():
+    with pytest.raises(AudioError, match="pipe: .*2000 channels"):
+        list(audio.piped(pipe(wav_bytes(100, 8000, channels=2000)), "pipe").at(8000))
+
+
+RATES = [(1000, 32000), (44100, 32000), (44101, 16000), (24414, 32000), (767_999, 16000)]
+
+
+@pytest.mark.parametrize("rate, to_rate", RATES)
+def test_blocks_are_bounded_and_make_the_whole(make, monkeypatch, rate, to_rate):
+    """Whatever the two rates: what comes at a time is bounded, and together it is what soxr makes of the whole."""
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 100_003).astype(np.float32)
+    path = make("a.wav", wave, rate, "FLOAT")
+    monkeypatch.setattr(audio, "BLOCK", 10_007)
+    parts = stream(path, to_rate)
+    # soxr gives its last samples at once: a few hundred, times the ratio where it is large
+    assert max(map(len, parts)) <= 10_008 + 1000 * max(1, to_rate // rate)
+    expected = soxr.resample(wave, rate, to_rate, quality="HQ")
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    np.testing.assert_array_equal(audio.load(path, to_rate), expected)
+
+
+LOAD = """
+import sys
+from paddletag import audio, video
+before = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+wave = audio.load(sys.argv[1], 32000)
+after = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(wave.nbytes, 1024 * (int(after) - int(before)))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("rate, channels", [(1000, 1), (48000, 8)])
+def test_loading_takes_little_more_memory_than_its_result(make, rate, channels):
+    """The eight channels, decoded as a whole, would take 184 MB."""
+    path = make("a.wav", np.zeros((120 * 48000 // (1 if rate == 48000 else 8), channels), np.int16), rate)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "local")}
+    done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True, env=env)
+    result, taken = map(int, done.stdout.split())
+    assert result > 15e6 and taken < result + 20e6
+
+
+class Broken(soundfile.SoundFile):
+    """A decoder that fails in a way that nobody has foreseen."""
+
+    error = RuntimeError("internal error")
+
+    def read(self, *args, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (RuntimeError("internal error"), "internal error"),
+        (ZeroDivisionError("division by zero"), "division by zero"),
+        (MemoryError(), "does not fit into memory"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error"),
+    ],
+)
+def test_whatever_fails_in_a_decoder_is_an_error_of_its_file(make, monkeypatch, error, words):
+    path = make("a.wav", tones(0.1))
+    monkeypatch.setattr(Broken, "error", error)
+    monkeypatch.setattr(audio, "_InOrder", Broken)
+    for read in (lambda: audio.load(path, 32000), lambda: stream(path)):
+        with pytest.raises(AudioError, match=rf"a\.wav: .*{words}"):
+            read()
+
+
+def test_a_fault_of_this_program_is_none_of_the_file(make, monkeypatch):
+    def wrong(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(audio, "mono", wrong)
+    for read in (lambda: audio.load(make("a.wav", tones(0.1)), 32000), lambda: stream(make("a.wav", tones(0.1)))):
+        with pytest.raises(RuntimeError, match="a bug"):
+            read()

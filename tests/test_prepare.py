@@ -94,6 +94,27 @@ def test_warnings(sounds):
     assert text.count("WARNING") == 7
 
 
+def test_links_to_themselves(sounds):
+    """One that is no sound is passed by; one that stands for a sound is a clip that cannot be used."""
+    (sounds.raw / "loop").symlink_to("loop")
+    assert "clips      10" in sounds.prepare()
+    (sounds.raw / "dog" / "again.wav").symlink_to("again.wav")
+    assert "again.wav: no such file" in refusal(*sounds.arguments(FOLDERS))
+    assert "1 files cannot be used" in sounds.prepare(FOLDERS, "data.max_rejected", "1")
+    assert len(manifest.read(sounds.data)[0]) == 10
+    assert "is up to date" in sounds.prepare(FOLDERS, "data.max_rejected", "1")
+
+
+def test_no_terminal_obeys_the_names_of_folders_and_files(sounds):
+    name = "owl\x1b]0;owned\x07"
+    for n in range(5):
+        sounds.put(f"{name}/{name}{n}.wav", 20 + n, level=2e-4)
+    text = sounds.prepare()
+    assert "\x1b" not in text and "\x07" not in text
+    assert r"owl\x1b]0;owned\x07  5" in text and r"owl\x1b]0;owned\x070 (-" in text
+    assert manifest.read(sounds.data)[1] == ["cat", "dog", name]
+
+
 def test_large_sets_are_not_listened_to(sounds):
     sounds.put("cat/silent.wav", 102, level=2e-4)
     text = sounds.prepare(FOLDERS, "data.check_sound", "10")

@@ -271,6 +271,16 @@ def test_an_evaluation_report_holds_the_mistakes(evaluated, task):
     assert found["metrics"] == json.loads((model / "metrics.json").read_text())
 
 
+def test_a_report_lies_beside_its_result(tagged, tmp_path, monkeypatch):
+    npz, sound, _ = tagged
+    (tmp_path / "tags").mkdir()
+    (tmp_path / "tags" / "x.y.npz").write_bytes(npz.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    prepared.call("report", "tags/x.y.npz", "--audio", sound)
+    assert [path.name for path in tmp_path.iterdir()] == ["tags"]
+    assert sorted(path.name for path in (tmp_path / "tags").iterdir()) == ["x.y.html", "x.y.npz"]
+
+
 def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     npz, sound, _ = tagged
     output = tmp_path / "r.html"

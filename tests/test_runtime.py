@@ -10,6 +10,8 @@ import pytest
 from paddletag import runtime
 from paddletag.runtime import UserError
 
+LOCAL = Path(__file__).resolve().parents[1] / "local"
+
 
 @pytest.fixture
 def parser():
@@ -162,8 +164,126 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     talk = "from paddletag import runtime\nruntime.run(lambda: [print(n) for n in range(100_000)])\n"
     (tmp_path / "talk.py").write_text(talk)
     command = f'set -o pipefail; "{sys.executable}" "{tmp_path / "talk.py"}" | head -n 1'
-    local = str(Path(__file__).resolve().parents[1] / "local")
     done = subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": local}, capture_output=True, text=True
+        ["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(LOCAL)}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+KILLED = """
+import sys, time
+from paddletag import runtime
+with runtime.atomic(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    time.sleep(60)
+"""
+
+
+def writing(path):
+    """(a process that is writing `path`, its temporary file)."""
+    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True, env=env)
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_a_live_one_writes_is_not(tmp_path):
+    path, other = tmp_path / "curve.png", tmp_path / "curve.png.txt"
+    processes = [writing(path) for _ in range(3)]
+    elsewhere, half = writing(other)
+    temporaries = [temporary for _, temporary in processes]
+    assert len({*temporaries, half}) == 4 and all(name.name.startswith(".") for name in temporaries)
+    try:
+        for process, _ in processes[:2]:
+            process.kill()
+            process.wait()
+        runtime.write_text(path, "whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, temporaries[2], half])
+        processes[2][0].kill()
+        processes[2][0].wait()
+        runtime.write_text(path, "again")
+        assert path.read_text() == "again" and sorted(tmp_path.iterdir()) == sorted([path, half])
+    finally:
+        for process, _ in [*processes, (elsewhere, half)]:
+            process.kill()
+            process.communicate()
+
+
+def test_atomic_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
+    """Nothing can be told of what is left, so it stays; and nobody's is overwritten."""
+
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runtime.fcntl, "flock", flock)
+    with runtime.atomic(tmp_path / "a") as first, runtime.atomic(tmp_path / "a") as second:
+        first.write_text("1")
+        second.write_text("2")
+        assert first != second
+    assert (tmp_path / "a").read_text() == "1" and os.listdir(tmp_path) == ["a"]
+
+
+def test_many_processes_that_write_one_file(tmp_path):
+    """Each write is whole, and nothing is left."""
+    code = (
+        "import sys\nfrom paddletag import runtime\n"
+        "for n in range(200): runtime.write_text(sys.argv[1], sys.argv[2] * 1000)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    processes = [subprocess.Popen([*command, letter], env=env, stderr=subprocess.PIPE) for letter in "abcd"]
+    assert [process.communicate()[1] for process in processes] == [b""] * 4
+    assert {*(tmp_path / "a").read_text()} < {*"abcd"} and len((tmp_path / "a").read_text()) == 1000
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("words", ["--top_k 5", "--top-k=5", "--top-k 7 --opts a b", "--top_k 5 -- --batch_size"])
+def test_what_was_given_is_known_though_it_is_the_default(words):
+    parser = runtime.Parser(prog="tool.py")
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=5)
+    parser.add_argument("--opts", nargs="*", default=[])
+    args = parser.parse_args(words.split())
+    assert args.given == {"top_k"} | ({"opts"} if "--opts" in words else set())
+    assert args.files == (["--batch_size"] if "--" in words.split() else [])
+    assert parser.parse_args([]).given == set()
+    runtime.refuse(args, ["batch_size"], "there are no batches")
+    with pytest.raises(UserError, match="^--top_k: nothing is printed$"):
+        runtime.refuse(args, ["batch_size", "top_k"], "nothing is printed")
+
+
+def test_after_two_hyphens_everything_is_left_as_it_is(parser):
+    parser.add_argument("files", nargs="*")
+    assert parser.parse_args(["--", "--stop_stage"]).files == ["--stop_stage"]
+
+
+NASTY = "a\x1b]0;owned\x07\x1b[2Jb\nc\u202e\udcff猫.wav"
+SAFE = r"a\x1b]0;owned\x07\x1b[2Jb\nc\u202e\udcff猫.wav"
+
+
+def test_no_terminal_obeys_what_is_logged_or_printed(tmp_path, capsys):
+    runtime.start_log(tmp_path / "run.log")
+    runtime.log.info("%s: done", NASTY)
+    runtime.log.warning("%s: left out", Path(NASTY))
+    runtime.log.info(f"100 %: {NASTY}")
+    runtime.log.info("found in %s:%s", NASTY, runtime.Lines([f"  rate  {NASTY}", "  format  wav"]))
+    runtime.log.info("%d of %.1f", 1, 2.5)
+    runtime.log.handlers.clear()
+    runtime.say(f"  {NASTY}", "second")
+    runtime.say("error", file=sys.stderr)
+    found = capsys.readouterr()
+    expected = [f"{SAFE}: done", f"{SAFE}: left out", f"100 %: {SAFE}", f"found in {SAFE}:", f"  rate  {SAFE}"]
+    expected += ["  format  wav", "1 of 2.5"]
+    logged = [line.partition("] - ")[2] or line for line in found.out.splitlines()]
+    assert logged == [*expected, f"  {SAFE}", "second"] and found.err == "error\n"
+    assert [line.partition("] - ")[2] or line for line in (tmp_path / "run.log").read_text().splitlines()] == expected
+
+
+def test_a_bar_and_a_wrong_option_are_no_escape_either(capsys, parser):
+    with pytest.raises(SystemExit):
+        parser.parse_args([NASTY])
+    list(runtime.progress(range(3), desc=NASTY, disable=False, leave=True))
+    text = capsys.readouterr().err
+    assert r"unrecognized arguments: a\x1b]0;owned" in text and r"\x1b]0;owned" in text.partition("\n")[2]
+    assert "\x07" not in text and "\x1b]" not in text and "\u202e" not in text

@@ -250,6 +250,35 @@ def test_a_clip_that_cannot_be_decoded(data, workers):
     assert stamps(folder) == before
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug")])
+def test_a_clip_that_memory_does_not_suffice_for(data, monkeypatch, workers, error):
+    """It is one more that cannot be used; a fault of this program is not."""
+
+    def clip_log_mel(record, *settings):
+        if record["id"] == "clip6":
+            raise error
+        return frontend.clip_log_mel(record, *settings)
+
+    monkeypatch.setattr(shards, "clip_log_mel", clip_log_mel)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="a bug"):
+            extract(data, workers=workers, limit=1)
+        return
+    assert extract(data, workers=workers, limit=1)[1] == {"made": 9, "kept": 0, "rejected": 1}
+    (row,) = manifest.read_rejected(data)
+    assert row["id"] == "clip6" and row["reason"].endswith("clip6.wav: does not fit into memory")
+
+
+def test_a_clip_that_is_a_link_to_itself(data):
+    path = data.parent / "audio" / "clip6.wav"
+    path.unlink()
+    path.symlink_to(path.name)
+    assert extract(data, limit=1)[1] == {"made": 9, "kept": 0, "rejected": 1}
+    (row,) = manifest.read_rejected(data)
+    assert row["id"] == "clip6"
+
+
 def test_the_limit_counts_all_shards_and_ranks(data):
     spoil(data, 1, 5, 9)
     folder = data / "features" / FRONT_END.folder(SECONDS)

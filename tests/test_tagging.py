@@ -4,10 +4,10 @@ import contextlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
+import types
 from functools import partial
 from pathlib import Path
 
@@ -250,6 +250,51 @@ def test_a_bad_file_among_good_ones(model, scene, tmp_path):
     np.testing.assert_array_equal(results[0][1]["scores"], results[3][1]["scores"])
 
 
+def means(log_mels):
+    """Scores that need no model."""
+    return {"scores": log_mels.mean((1, 2))[:, None].repeat(2, 1)}
+
+
+@pytest.mark.parametrize("place", ["front end", "model", "result"])
+def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch, place):
+    """It is told and left out. Of the two others every window is there."""
+    (tmp_path / "large.wav").write_bytes(scene.read_bytes())
+    heard = []
+
+    def predict(log_mels):
+        if place == "model" and heard[-1].name == "large.wav" and len(log_mels) == 2:
+            raise MemoryError
+        return means(log_mels)
+
+    def log_mel(front_end, wave, compute=frontend.FrontEnd.log_mel):
+        if place == "front end" and heard[-1].name == "large.wav":
+            raise MemoryError
+        return compute(front_end, wave)
+
+    def arrays(*args, make=tagging._arrays):
+        if place == "result" and heard[-1].name == "large.wav":
+            raise MemoryError
+        return make(*args)
+
+    monkeypatch.setattr(tagging, "_arrays", arrays)
+    monkeypatch.setattr(frontend.FrontEnd, "log_mel", log_mel)
+    monkeypatch.setattr(tagging, "ahead", lambda items: items)  # so that what is decoded is what is scored
+    opened = audio.opened
+    monkeypatch.setattr(audio, "opened", lambda path: heard.append(path) or opened(path))
+    sounds = [scene, tmp_path / "large.wav", scene]
+    results = dict(enumerate(tagging.tag(predict, META, frontend.MN, sounds, 0.5, batch_size=2)))
+    assert [len(results[k][1]["scores"]) for k in (0, 2)] == [5, 5]
+    assert isinstance(results[1][1], audio.AudioError) and "large.wav: does not fit into memory" in str(results[1][1])
+
+
+def test_a_fault_of_the_model_is_none_of_a_file(scene):
+    def predict(log_mels):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(tagging.tag(predict, META, frontend.MN, [scene]))
+
+
 def test_ahead_passes_errors_on_and_ends_its_thread():
     closed, before = [], threading.active_count()
 
@@ -362,14 +407,114 @@ def test_script_tags_many(trained, scene, tmp_path, monkeypatch, capsys):
     assert line == "2 of 8 sounds could not be tagged"
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and "in/bad.ogg: not a sound file" in errors[0] and "in/empty.wav: is empty" in errors[1]
-    found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.npz")}
-    assert {"a.flac.npz", "deep/b.npz", "scene.npz", "x1.npz"} < found and len(found) == 6
-    assert all(re.fullmatch(r"a-[0-9a-f]{8}\.npz", name) for name in found if name[:2] == "a-")
-    for path in (tmp_path / "out").rglob("*.npz"):
-        with np.load(path) as file:
-            assert file["labels"].tolist() == LABELS
+    common = Path(os.path.commonpath([tmp_path, scene]))  # of all that was named
+    for name in ("a.wav", "in/a.wav", "in/a.flac", "in/deep/b.wav", "x1.wav", scene):
+        place = (tmp_path / name).relative_to(common)
+        with np.load(f"out/{place if 'in/a' in str(name) else place.with_suffix('')}.npz") as file:
+            assert file["labels"].tolist() == LABELS and str(file["audio"]) == str(tmp_path / name)
+    assert len(list(Path("out").rglob("*.npz"))) == 6
     monkeypatch.chdir(tmp_path / "in")
     assert "1 of 2" in refusal("audio_tag", "a.wav", "empty.wav", "--model", trained / "fold2")
+
+
+def test_results_of_one_name_mirror_the_folders_of_their_sounds(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.wav", "b/x.wav"):
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(scene.read_bytes())
+    call("audio_tag", "a/x.wav", "b/x.wav", "--model", trained / "fold2", "--output_dir", "out")
+    for name in "ab":
+        with np.load(f"out/{name}/x.npz") as file:
+            assert str(file["audio"]) == str(tmp_path / name / "x.wav")
+
+
+def test_the_result_of_another_sound_is_not_overwritten(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.wav", "b/x.wav", "b/y.wav"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(scene.read_bytes())
+
+    def tag(*sounds):
+        return "audio_tag", *sounds, "--model", trained / "fold2", "--output_dir", "out"
+
+    call(*tag("a/x.wav"))
+    before = Path("out/x.npz").read_bytes()
+    line = refusal(*tag("b/x.wav", "b/y.wav"))
+    assert all(word in line for word in ("out/x.npz", str(tmp_path / "a/x.wav"), "b/x.wav", "--output_dir"))
+    assert Path("out/x.npz").read_bytes() == before and os.listdir("out") == ["x.npz"]
+    call(*tag("a/x.wav"), "--sample_duration", 0.5)  # its own may change
+    with np.load("out/x.npz") as file:
+        arrays = dict(file)
+    assert len(arrays["scores"]) == 5
+    del arrays["audio"]  # as older versions wrote it: they knew its path as well
+    np.savez("out/x.npz", **arrays)
+    assert str(tmp_path / "a/x.wav") in refusal(*tag("b/x.wav"))
+    call(*tag("a/x.wav"), "--sample_duration", 1)
+    np.savez("out/y.npz", scores=np.ones((1, 2)), time=[0.0])  # PaddleAudio's
+    assert "out/y.npz: does not say which sound it is of" in refusal(*tag("b/y.wav"))
+    np.savez("out/y.npz", pictures=np.ones(3))  # anybody's
+    assert "out/y.npz" in refusal(*tag("b/y.wav"))
+
+
+def test_a_pipe_and_a_sound_called_stdin(trained, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stdin.wav").write_bytes(scene.read_bytes())
+    words = ("--model", trained / "fold2", "--output_dir", "out")
+    done = piped(scene.read_bytes(), "-", "stdin.wav", *words)
+    assert done.returncode == 2 and b"stdin" in done.stderr and not Path("out").exists()
+    assert piped(scene.read_bytes(), "-", *words).returncode == 0
+    with np.load("out/stdin.npz") as file:
+        assert str(file["audio"]) == "-"
+    assert "out/stdin.npz: is the result of -" in refusal("audio_tag", "stdin.wav", *words)
+    assert piped(scene.read_bytes(), "-", *words).returncode == 0  # a pipe is always another one
+
+
+@pytest.mark.parametrize("name", ["é" * 125 + ".wav", "a" * 251 + ".wav", "a" * 252 + ".au", "caf\udce9.wav"])
+def test_any_name_that_a_sound_may_have(trained, scene, tmp_path, name):
+    """The longest, and one that is no text: its result has a name of about the same beginning, and tells its path."""
+    sound = tmp_path / name
+    sound.write_bytes(scene.read_bytes())
+    call("audio_tag", sound, "--model", trained / "fold2", "--output_dir", tmp_path / "out")
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name[:4] == name[:4] and result.suffix == ".npz"
+    with np.load(result) as file:
+        assert str(file["audio"]) == str(sound)
+    call("parse_result", "--tagging_file", result, "--format", "audacity", "--output_dir", tmp_path / "text")
+    assert len(os.listdir(tmp_path / "text")) == 1
+
+
+def test_no_terminal_obeys_names_and_labels(trained, scene, tmp_path, script):
+    """Of sounds that are good and bad, printed and written; and of their results."""
+    for name in ("\x1b]0;good\x07.wav", "\x1b[2Jbad.wav", "both\n.wav"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(scene.read_bytes() if "bad" not in name else b"no sound")
+    (tmp_path / "model").mkdir()
+    for path in (trained / "fold2").glob("model.*"):
+        text = path.read_bytes()
+        text = text.replace(b'"high"', b'"\\u001b[31mhigh"') if path.suffix == ".json" else text
+        (tmp_path / "model" / path.name).write_bytes(text)
+    words = (tmp_path / "in", "--model", tmp_path / "model")
+    told = [script("local/audio_tag.py", *words, *more) for more in ((), ("--json",), ("--output_dir", tmp_path / "o"))]
+    told.append(script("local/parse_result.py", "--tagging_file", tmp_path / "o", "--output_dir", tmp_path / "p"))
+    for done in told:
+        text = done.stdout + done.stderr
+        assert "\x1b" not in text and "\x07" not in text and r"\x1b[" in text or "u001b[" in text, text
+    assert [done.returncode for done in told] == [2, 2, 2, 0]
+    assert any(line.endswith(r"both\n.wav:") for line in told[0].stdout.splitlines())
+
+
+def test_a_hostile_file_does_not_keep_the_others_from_being_tagged(trained, scene, tmp_path, capsys):
+    """64 kB that call themselves hours of sound, and a decoder that fails in an unknown way."""
+    content = bytearray(scene.read_bytes())
+    content[24:28] = (1).to_bytes(4, "little")  # the rate
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "slow.wav").write_bytes(content)
+    for name in ("a.wav", "z.wav"):
+        (tmp_path / "in" / name).write_bytes(scene.read_bytes())
+    line = refusal("audio_tag", tmp_path / "in", "--model", trained / "fold2", "--output_dir", tmp_path / "out")
+    assert line == "1 of 3 sounds could not be tagged"
+    assert "slow.wav: has a rate of 1 Hz" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.npz", "z.npz"]
 
 
 def test_script_prints_without_a_folder(trained, scene, tmp_path, monkeypatch, capsys):
@@ -527,3 +672,33 @@ def test_zero_shot_refuses_other_data(tmp_path, script):
     result = script("tools/zero_shot.py", "--data", tmp_path / "data", PADDLETAG_HOME=str(tmp_path))
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
     assert "not ESC-10: it has the label 'high'" in result.stderr
+
+
+def test_zero_shot_cuts_and_pads(tmp_path, monkeypatch):
+    """--cut keeps the loudest part of a clip; --pad and --min_seconds replace what the backbone says."""
+    prepare(tmp_path / "data", clips=1)
+    for name in ("manifest.jsonl", "labels.txt"):
+        text = (tmp_path / "data" / name).read_text()
+        text = text.replace('"high"', '"rooster"').replace('"low"', '"dog"')
+        (tmp_path / "data" / name).write_text(text.replace("high\n", "rooster\n").replace("low\n", "dog\n"))
+    wave = np.zeros(9600, np.float32)
+    wave[4000:5000] = 0.5
+    for record in manifest.read(tmp_path / "data")[0]:
+        soundfile.write(record["audio"], wave, 32000)
+    labels, seen = models.audioset_labels(), []
+
+    def tag_clip(model, meta, sound):
+        part = next(sound.at(32000)) if isinstance(sound, audio.Source) else audio.load(sound, 32000)
+        seen.append((len(part), float(part.mean()), model.front_end.pad, meta["min_seconds"]))
+        return {"scores": np.zeros((1, len(labels)))}
+
+    def load_model(name):
+        return types.SimpleNamespace(front_end=frontend.MN), {"labels": labels, "min_seconds": 5.0}
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setattr(checkpoint, "load_model", load_model)
+    monkeypatch.setattr(tagging, "tag_clip", tag_clip)
+    call("zero_shot", "--data", tmp_path / "data")
+    call("zero_shot", "--data", tmp_path / "data", "--cut", 1000 / 32000, "--pad", "zero", "--min_seconds", 2)
+    assert {row[::2] for row in seen[:6]} == {(9600, "repeat")} and {row[3] for row in seen[:6]} == {5.0}
+    assert seen[6:] == [(1000, pytest.approx(0.5, abs=1e-3), "zero", 2.0)] * 6

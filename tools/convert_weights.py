@@ -4,6 +4,11 @@ Nothing in the file is executed, and neither torch nor the authors' code is need
 or of another shape is an error. Beside the output stands a .json with checksums; a recipe takes `model.weights: OUT`.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from functools import partial
 
 from paddletag import models, runtime, weights

@@ -4,6 +4,11 @@ The cache is $PADDLETAG_HOME, by default ~/.cache/paddletag. What is downloaded 
 without a known one the address is shown, and a copy taken with --from. tools/list_models.py lists them all.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from functools import partial
 
 from paddletag import models, runtime, weights

@@ -3,6 +3,11 @@
 Parameters and MACs (multiplications with addition, without the front end) are counted on the model itself.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from paddletag import models, runtime, weights
 from paddletag.runtime import UserError
 

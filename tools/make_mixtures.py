@@ -5,6 +5,14 @@ The two are of different classes and of the same fold, and a clip stays in its f
 and meta/mixtures.csv, with the labels and the source files separated by `;`, and the factor of each source.
 """
 
+if __name__ == "__main__":  # before all else
+    import sys
+
+    sys.path.insert(0, f"{sys.path[0]}/../local")  # works from a clone, uninstalled
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import csv
 from pathlib import Path
 
@@ -107,12 +115,12 @@ def main():
     settings = {"version": VERSION, "source": manifest.digest(records), "clips": args.clips, "seed": args.seed}
     paths = [TABLE, *(f"audio/{name(number, first)}" for number, (first, _, _) in enumerate(drawn))]
     if whole_folder.is_made(args.out, "data set of mixtures", "mixtures.json", settings, paths):
-        print(f"{args.out} already holds these {args.clips} mixtures: nothing to do")
+        runtime.say(f"{args.out} already holds these {args.clips} mixtures: nothing to do")
         return
     with whole_folder.whole(args.out) as folder:
         write(folder, drawn)
         runtime.write_json(folder / "mixtures.json", settings)
-    print(f"wrote {args.clips} mixtures of {len(records)} clips to {args.out}")
+    runtime.say(f"wrote {args.clips} mixtures of {len(records)} clips to {args.out}")
 
 
 if __name__ == "__main__":

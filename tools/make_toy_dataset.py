@@ -9,6 +9,14 @@ tess          seven emotions, <SPEAKER>_<word>_<emotion>.wav
 audioset      segments CSVs with mids, class_labels_indices.csv, audio/: one clip is missing and one cut short
 """
 
+if __name__ == "__main__":  # before all else
+    import sys
+
+    sys.path.insert(0, f"{sys.path[0]}/../local")  # works from a clone, uninstalled
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 import argparse
 from pathlib import Path
 
@@ -77,11 +85,11 @@ def main():
     paths = [*(clip.path for clip in clips), *texts]
     what = f"{len(clips)} clips of {seconds:g} s, {len(layout.classes)} classes"
     if whole_folder.is_made(args.out, "toy data set", "toy.json", settings, paths):
-        print(f"{args.out} already holds this data set ({what}): nothing to do")
+        runtime.say(f"{args.out} already holds this data set ({what}): nothing to do")
         return
     with whole_folder.whole(args.out) as folder:
         write(folder, clips, texts, settings)
-    print(f"wrote {what} to {args.out}")
+    runtime.say(f"wrote {what} to {args.out}")
 
 
 if __name__ == "__main__":

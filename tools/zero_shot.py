@@ -4,6 +4,11 @@ Takes a folder that stage 0 of examples/esc50 has prepared from ESC-10, and prin
 With --cut, only the loudest part of each clip is used: docs/padding.md compares ways to fill what is then missing.
 """
 
+if __name__ == "__main__":  # before all else
+    from paddletag import interrupt
+
+    interrupt.begin()
+
 from collections import defaultdict
 
 import numpy as np
@@ -55,11 +60,12 @@ def main():
         matches = [meta["labels"][i] in MATCHES[name] for i in np.argsort(-scores, kind="stable")[:5]]
         right[name].append((matches[0], any(matches)))
 
-    print("| Class | Labels that count as right | Clips | First label (%) | First five (%) |\n|---|---|---|---|---|")
+    heads = "Class", "Labels that count as right", "Clips", "First label (%)", "First five (%)"
+    runtime.say(f"| {' | '.join(heads)} |", "|---" * len(heads) + "|")
     for name in [*labels, "all"]:
         rows = np.array(right[name] if name in right else [row for rows in right.values() for row in rows])
         top1, top5 = 100 * rows.mean(axis=0)
-        print(f"| {name} | {'; '.join(MATCHES.get(name, []))} | {len(rows)} | {top1:.2f} | {top5:.2f} |")
+        runtime.say(f"| {name} | {'; '.join(MATCHES.get(name, []))} | {len(rows)} | {top1:.2f} | {top5:.2f} |")
 
 
 def loudest(path, seconds):

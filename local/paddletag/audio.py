@@ -1,15 +1,11 @@
 """Sound files, and sound from pipes, to waveforms: decoding, mixing and resampling happen here and nowhere else."""
 
 import contextlib
-import glob
-import hashlib
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +14,24 @@ import numpy as np
 import soundfile
 import soxr
 
-from paddletag.runtime import UserError
-
-
-class AudioError(UserError):
-    """A sound file that cannot be used; the text names the file and says what is wrong with it."""
-
+from paddletag import pcm
+from paddletag.pcm import PCM, TRUNCATED, AudioError  # noqa: F401  # PCM: the kinds that `piped` reads
 
 SIZES = {  # what libsndfile's log calls the number of bytes that a header promises
     "WAV": "data", "WAVEX": "data", "CAF": "data", "AIFF": "SSND", "AU": "Data Size", "W64": "riff",
     "RF64": "Riff size",
 }  # fmt: skip
-TRUNCATED = "truncated: its header promises more sound than the file holds"
 LOUDEST = 1e12  # beyond any scale that sound is written in (1 is full scale); its power would overflow float32
-BLOCK = 2**18  # frames to decode at a time, where a sound is not taken whole
+SLOWEST, FASTEST = 1000, 768_000  # Hz; a header that says otherwise is damaged, and resampling would take gigabytes
+CHANNELS = 1024  # at most, as in libsndfile
+BLOCK = 2**18  # numbers to decode at a time, in all channels, and samples to make of them
 SOUND = tuple(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .snd .caf .w64 .rf64".split())  # for libsndfile
 VIDEO = tuple(  # for ffmpeg: video, and sound that libsndfile does not read
     ".mp4 .m4v .mkv .webm .mov .avi .flv .wmv .mpg .mpeg .ts .3gp .m4a .aac .ac3 .wma .amr .mka".split()
 )
-WAV_KINDS = {  # by a WAV header's format code (1: integers, 3: floats) and bits
-    (1, 8): "u8", (1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le", (3, 32): "f32le", (3, 64): "f64le",
-}  # fmt: skip
-PCM = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4, "f64le": 8}  # name as ffmpeg's: bytes
+FORMATS = (  # what ffmpeg may take a file for: sound and video in one file, no list of other files or addresses
+    "mov,matroska,avi,flv,asf,mpeg,mpegvideo,mpegts,aac,loas,ac3,eac3,amr,amrnb,amrwb,mp3,wav,w64,aiff,au,caf,ogg,flac"
+)
 
 
 @dataclass(frozen=True)
@@ -56,30 +48,36 @@ class Info:
 
 
 def probe(path):
-    """Read only the header of `path`: an `Info`. AudioError if it is missing, empty, not audio or cut short."""
-    _check_file(path)
-    if str(path).lower().endswith(".mp3"):
-        _check_mp3(path)
+    """Read only the header of `path`: an `Info`.
+
+    AudioError if it is missing, empty, not audio or cut short, or has a rate that no sound has.
+    """
+    with _faults(path, OSError):
+        _check_file(path)
+        if str(path).lower().endswith(".mp3"):
+            _check_mp3(path)
     try:
         with soundfile.SoundFile(os.fsencode(path)) as sound:
             info = Info(sound.samplerate, sound.channels, sound.frames)
             kind, header = sound.format, sound.extra_info
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except Exception as error:
         raise AudioError(f"{path}: not a sound file that libsndfile can read ({_reason(error)})") from None
     if info.frames >= 2**62:  # libsndfile's "unknown"; it cannot seek in such a file
         raise AudioError(f"{path}: does not say how long it is (was it written to a pipe?): convert it")
-    if _cut_short(path, kind, header):
-        raise AudioError(f"{path}: {TRUNCATED}")
+    with _faults(path, OSError):
+        if _cut_short(path, kind, header):
+            raise AudioError(f"{path}: {TRUNCATED}")
     if info.frames <= 0:
         raise AudioError(f"{path}: has zero samples")
+    _check_shape(path, info.rate, info.channels)
     return info
 
 
 def load(path, rate, start=0.0, end=None):
     """Decode `path` (from `start` to `end` seconds), mix to mono, resample: float32 [N] at `rate` Hz.
 
-    Raises AudioError for what `probe` refuses, and for a decoder's error, a file that ends early, and samples
-    that are NaN, infinite or beyond LOUDEST.
+    It takes hardly more memory than its result. Raises AudioError for what `probe` refuses, and for a decoder's error,
+    a file that ends early, samples that are NaN, infinite or beyond LOUDEST, and what does not fit into memory.
     """
     info = probe(path)
     first = round(start * info.rate)
@@ -87,51 +85,14 @@ def load(path, rate, start=0.0, end=None):
     if not 0 <= first < stop:
         raise AudioError(f"{path}: start {start} s and end {end} s do not lie within its {info.seconds:.2f} s")
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
-            # After a seek, the MP3 decoder may lack the bits that frames share: noise for a tenth of a second.
-            skip = first if sound.format == "MP3" else 0
-            sound.seek(first - skip)
-            wave = sound.read(skip + stop - first, dtype="float32", always_2d=True)[skip:]
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({_reason(error)})") from None
+        whole, count = np.empty(-(-(stop - first) * rate // info.rate) + 1, np.float32), 0
     except MemoryError:
         raise AudioError(f"{path}: its {info.seconds / 3600:.0f} hours of sound do not fit into memory") from None
-    if len(wave) < stop - first:
-        raise AudioError(f"{path}: truncated: {len(wave)} of {stop - first} samples could be decoded")
-    wave = mono(wave, path)  # under the same name, so that the channels of a long clip leave the memory
-    return resample(wave, info.rate, rate)
-
-
-def find(inputs):
-    """{path: name} of the sound files that `inputs` (files, folders, glob patterns) mean, in their order.
-
-    The names are for results, and differ: the stem, below a folder with its place in it; where two files would have the
-    same, with the suffix, and where these are the same too, with 8 hex digits of the path. UserError for what is not
-    there, and for a folder (whose files with the suffixes SOUND and VIDEO are taken) or a pattern without any.
-    """
-    places = {}  # resolved path: (path, where it lies below the folder that was given)
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND + VIDEO and p.is_file())
-            files = [p for p in files if not p.name.startswith(".")]  # other systems' notes on the files
-            if not files:
-                raise UserError(f"{item}: a folder without sound files")
-        elif path.exists():
-            files = [path]
-        elif not any(c in str(item) for c in "*?["):
-            raise AudioError(f"{item}: no such file")
-        elif not (files := [Path(p) for p in sorted(glob.glob(str(item), recursive=True)) if os.path.isfile(p)]):
-            raise UserError(f"{item}: no file matches this pattern")
-        for file in files:
-            places.setdefault(file.resolve(), (file, file.relative_to(path) if path.is_dir() else Path(file.name)))
-    names = {}
-    for resolved, (file, place) in places.items():
-        stem = place.with_suffix("").as_posix()
-        digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]
-        names[file] = stem, place.as_posix(), f"{stem}-{digest}"
-    claims = Counter(name for candidates in names.values() for name in {*candidates})
-    return {file: next(name for name in candidates if claims[name] == 1) for file, candidates in names.items()}
+    waves = (mono(part, path) for part in _decode(path, info, first, stop))
+    for wave in _resampled(path, waves, info.rate, rate):
+        whole[count : count + len(wave)] = wave
+        count += len(wave)
+    return whole[:count]
 
 
 @dataclass
@@ -145,17 +106,15 @@ class Source:
 
     def at(self, rate):
         """What `load` gives, in parts: yields float32 [n] at `rate` Hz. AudioError as `load`."""
-        resampler = None
-        if rate != self.rate:
-            resampler = soxr.ResampleStream(self.rate, rate, 1, dtype="float32", quality="HQ")
+        return _resampled(self.name, self._waves(), self.rate, rate)
+
+    def _waves(self):
         empty = True
         for part in self.parts:
-            wave, empty = mono(part, self.name), False
-            yield resampler.resample_chunk(wave) if resampler else wave
+            empty = False
+            yield mono(part, self.name)
         if empty:
             raise AudioError(f"{self.name}: has zero samples")
-        if resampler:
-            yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 @contextlib.contextmanager
@@ -176,15 +135,22 @@ def piped(read, name, rate=None, kind="s16le", channels=1, default_rate=None, li
     given. Without a header the rate is `rate` or else `default_rate`, AudioError if there is neither. live: give each
     part as it comes, however small.
     """
-    head = b"" if rate else _take(read, 12)
+
+    def safely(size):
+        with _faults(name, OSError):
+            return read(size)
+
+    head = b"" if rate else pcm.take(safely, 12)
     if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        rate, kind, channels, size = _wav_header(read, name)
+        rate, kind, channels, size = pcm.wav_header(safely, name)
         head = b""
     elif rate := rate or default_rate:
         size = None
     else:
         raise AudioError(f"{name}: {'not a WAV stream' if head else 'is empty'}: for raw PCM give --pcm_rate")
-    return Source(name, rate, None, _pcm(read, name, kind, channels, size, head, live))
+    _check_shape(name, rate, channels)
+    block = max(1, BLOCK // channels)
+    return Source(name, rate, None, pcm.parts(safely, name, kind, channels, size, head, live, block))
 
 
 def mono(wave, path="waveform"):
@@ -194,11 +160,6 @@ def mono(wave, path="waveform"):
     if not max(wave.max(), -wave.min()) < LOUDEST:  # both are NaN if any sample is
         raise AudioError(f"{path}: has samples that are NaN, infinite or beyond {LOUDEST:g}")
     return np.ascontiguousarray(wave)
-
-
-def resample(wave, rate, to_rate):
-    """[N] at `rate` Hz -> float32 [N * to_rate / rate] at `to_rate` Hz, band-limited (soxr HQ)."""
-    return wave if rate == to_rate else soxr.resample(wave, rate, to_rate, quality="HQ")
 
 
 def pad(wave, length, how="zero"):
@@ -220,6 +181,11 @@ def ffmpeg_program(path):
         raise AudioError(f"{path}: needs ffmpeg: install it, or run pip install imageio-ffmpeg") from None
 
 
+def ffmpeg_input(path) -> list[str]:
+    """ffmpeg's options to read `path` and nothing that is named in it: a list of files (HLS, concat ...) is refused."""
+    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-i", f"file:{path}"]
+
+
 class _InOrder(soundfile.SoundFile):
     """A sound file that does not seek after each read, as soundfile's own does: it would spoil the MP3 decoder's."""
 
@@ -227,25 +193,70 @@ class _InOrder(soundfile.SoundFile):
         return False
 
 
-def _decode(path, info):
-    """The sound of a file that `probe` has described, in parts: yields float32 [n, channels]."""
-    count = 0
+def _decode(path, info, first=0, stop=None):
+    """The frames from `first` to `stop` of a file that `probe` has described: yields float32 [n, channels]."""
+    count = (info.frames if stop is None else stop) - first
+    block = max(1, BLOCK // info.channels)
+    with _faults(path, Exception):
+        sound = _InOrder(os.fsencode(path))
+    with sound:
+        # After a seek, the MP3 decoder may lack the bits that frames share: noise for a tenth of a second.
+        skip = first if sound.format == "MP3" else 0
+        done = -skip
+        with _faults(path, Exception):
+            if first > skip:
+                sound.seek(first)
+        while done < count:
+            with _faults(path, Exception):
+                part = sound.read(min(block, count - done), dtype="float32", always_2d=True)
+            if not len(part):
+                raise AudioError(f"{path}: truncated: {max(0, done)} of {count} samples could be decoded")
+            done += len(part)
+            if done > 0:
+                yield part[-done:] if done < len(part) else part
+
+
+def _resampled(name, waves, rate, to_rate):
+    """A waveform that comes in parts, float32 [n] at `rate` Hz: yields what it is at `to_rate` Hz, in parts.
+
+    Band-limited (soxr HQ), to the same bits whatever the parts; no more than BLOCK samples are made at a time.
+    """
+    if rate == to_rate:
+        yield from waves
+        return
+    resampler = soxr.ResampleStream(rate, to_rate, 1, dtype="float32", quality="HQ")
+    block = max(1, BLOCK * rate // to_rate)
+    for wave in waves:
+        for begin in range(0, len(wave), block):
+            with _faults(name, MemoryError):
+                part = resampler.resample_chunk(wave[begin : begin + block])
+            yield part
+    with _faults(name, MemoryError):
+        part = resampler.resample_chunk(np.empty(0, np.float32), last=True)
+    yield part
+
+
+@contextlib.contextmanager
+def _faults(path, kinds):
+    """What goes wrong in a decoder, or in reading, is an error of the file `path`: an AudioError that names it."""
     try:
-        with _InOrder(os.fsencode(path)) as sound:
-            while count < info.frames and len(part := sound.read(BLOCK, dtype="float32", always_2d=True)):
-                count += len(part)
-                yield part
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({_reason(error)})") from None
-    if count < info.frames:
-        raise AudioError(f"{path}: truncated: {count} of {info.frames} samples could be decoded")
+        yield
+    except AudioError:
+        raise
+    except kinds as error:
+        reason = f"cannot be decoded ({_reason(error)})"
+        if isinstance(error, MemoryError):
+            reason = "does not fit into memory"
+        elif isinstance(error, OSError):
+            reason = (error.strerror or str(error)).lower()
+        raise AudioError(f"{path}: {reason}") from None
 
 
 @contextlib.contextmanager
 def _ffmpeg(path):
     """A `Source` for the first sound track of a file that the ffmpeg program reads."""
     _check_file(path)
-    command = [ffmpeg_program(path), "-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:a:0"]
+    command = [ffmpeg_program(path), "-nostdin", "-v", "error", *ffmpeg_input(path), "-map", "0:a:0"]
     command += ["-af", "aresample=async=1:first_pts=0"]  # sound that begins after its film, begins with silence
     command += ["-c:a", "pcm_f32le", "-f", "wav", "-"]  # with a header that tells its rate and channels
     with (
@@ -259,6 +270,8 @@ def _ffmpeg(path):
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").split("\n")
                 reason = next((line.strip() for line in lines if line.strip()), f"exit status {process.returncode}")
+                if "not on whitelist" in reason:
+                    reason = "not a file of sound or video by itself, but perhaps a list of others"
                 reason = "it has no sound" if "matches no streams" in reason else f"ffmpeg cannot read it ({reason})"
                 raise AudioError(f"{path}: {reason}")
             return data
@@ -269,64 +282,11 @@ def _ffmpeg(path):
             process.kill()  # where somebody needed only the beginning
 
 
-def _take(read, size):
-    """`size` bytes, fewer at the end."""
-    data = b""
-    while len(data) < size and (more := read(size - len(data))):
-        data += more
-    return data
-
-
-def _wav_header(read, name):
-    """Read a WAV stream from after its first 12 bytes to its sound: (rate, kind, channels, bytes of sound or None)."""
-    sound = None
-    while len(chunk := _take(read, 8)) == 8:
-        size = int.from_bytes(chunk[4:], "little")
-        if chunk[:4] == b"data" and sound:
-            # Programs that write to a pipe leave 0 or the largest number: "unknown".
-            return *sound, size if 0 < size < 0x7FFFF000 else None
-        content = _take(read, min(size + size % 2, 2**20))
-        if chunk[:4] == b"fmt " and len(content) >= 16:
-            code, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-            if code == 0xFFFE and len(content) >= 26:  # extensible: the code is the beginning of a GUID
-                code = int.from_bytes(content[24:26], "little")
-            kind = WAV_KINDS.get((code, bits))
-            if not kind or not channels or not rate:
-                raise AudioError(f"{name}: a WAV stream of a kind that is not read (format {code}, {bits} bits)")
-            sound = rate, kind, channels
-    raise AudioError(f"{name}: a WAV stream without sound")
-
-
-def _pcm(read, name, kind, channels, size, rest, live):
-    """PCM in parts, from the bytes `rest` on, and as many as `size` if that is known: yields float32 [n, channels]."""
-    width = PCM[kind] * channels
-    left = size
-    while True:
-        wanted = min(BLOCK * width if left is None else left, BLOCK * width)
-        new = read(wanted) if live and wanted else _take(read, wanted)
-        left = None if left is None else left - len(new)
-        data = rest + new
-        whole = len(data) // width * width
-        rest = data[whole:]
-        if whole:
-            yield _to_float(data[:whole], kind).reshape(-1, channels)
-        if not new:
-            break
-    if left:
-        raise AudioError(f"{name}: {TRUNCATED}")
-
-
-def _to_float(data, kind):
-    """PCM bytes -> float32 [n], 1 being full scale."""
-    if kind == "s24le":
-        wide = np.zeros((len(data) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return (wide.view("<i4")[:, 0] / 2**31).astype(np.float32)
-    if kind == "u8":
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-    samples = np.frombuffer(data, {"s": "<i", "f": "<f"}[kind[0]] + str(PCM[kind]))
-    scale = np.float32(1 if kind[0] == "f" else 2 ** (8 * PCM[kind] - 1))
-    return (samples / scale).astype(np.float32)
+def _check_shape(name, rate, channels):
+    if not SLOWEST <= rate <= FASTEST:
+        raise AudioError(f"{name}: has a rate of {rate} Hz: only those from {SLOWEST} to {FASTEST} Hz are read")
+    if channels > CHANNELS:
+        raise AudioError(f"{name}: has {channels} channels: at most {CHANNELS} are read")
 
 
 def _check_file(path):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paddletag import config as configs
+from paddletag.files import walk
 from paddletag.runtime import UserError, log
 
 ROLES = ("label", "index", "fold", "split", "group", "start", "end")  # what a column, or a field of a pattern, may tell
@@ -124,7 +125,7 @@ def read_folders(config, raw, find, listed):
         elif settings.get(role) or role == "label":
             raise UserError(f"data.audio: {lacking[0]} has no field {{{name}}} (data.{role})")
     rows, others = [], []
-    for name in sorted(_walk(raw)):
+    for name in sorted(walk(raw)):
         suffix = Path(name).suffix.lower()
         usable = (pattern for text, pattern, _ in patterns if suffix in SOUND or text.endswith(suffix or "/"))
         found = next(filter(None, (pattern.fullmatch(name) for pattern in usable)), None)
@@ -247,7 +248,7 @@ def _find_clips(folder, wanted):
     """
     spelling = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:_\d+(?:\.\d+)?)?)?", re.ASCII)
     clips, others = {}, []
-    for name in _walk(folder):
+    for name in walk(folder):
         stem, suffix = os.path.splitext(name.rpartition("/")[2])
         match = spelling.fullmatch(stem)
         if not match or match[1] not in wanted:
@@ -258,25 +259,6 @@ def _find_clips(folder, wanted):
         elif suffix.lower() in OTHER_SOUND:
             others.append(name)
     return {key: os.path.join(folder, name) for key, name in clips.items()}, sorted(others)
-
-
-def _walk(folder):
-    """The paths of all files below `folder`, relative to it, with /; hidden ones left out."""
-    stack, seen = [("", str(folder))], set()
-    while stack:
-        prefix, path = stack.pop()
-        real = os.path.realpath(path)
-        if real in seen:  # a link that leads back
-            continue
-        seen.add(real)
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
-                    continue
-                if entry.is_dir():
-                    stack.append((f"{prefix}{entry.name}/", entry.path))
-                else:
-                    yield prefix + entry.name
 
 
 # ---------------------------------------------------------------------------------------------------- text to meaning

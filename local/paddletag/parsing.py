@@ -79,18 +79,34 @@ def check_length(arrays, sound, seconds):
         raise UserError(f"{sound}: lasts {seconds:.2f} s, the tagging {tagged:.2f} s: name the file that was tagged")
 
 
+def origin(arrays):
+    """The path of the sound that a tagging result is of, - for a pipe; "" where it does not say (PaddleAudio's)."""
+    if "audio" in arrays:
+        return str(arrays["audio"])
+    if found := _source(arrays):  # of an older version
+        return str(found[0])
+    return "-" if "source" in arrays else ""
+
+
+def _source(arrays):
+    """[path, size, time of change ...] of the sound as it was when it was tagged; None where that is not known."""
+    try:
+        found = json.JSONDecoder().raw_decode(str(arrays["source"]))[0]
+    except (KeyError, ValueError, RecursionError):  # PaddleAudio's, or of a pipe
+        return None
+    return found if isinstance(found, list) and len(found) >= 3 else None
+
+
 def sound_file(arrays, path, given=None):
     """The sound that a tagging result, read from `path`, is of: `given`, or where it was when it was tagged.
 
     UserError if it is no longer there, or has changed since; a warning if `given` has another size.
     """
-    try:
-        sound, size, changed = json.JSONDecoder().raw_decode(str(arrays["source"]))[0][:3]
-        sound = Path(sound)
-    except (KeyError, ValueError, IndexError, TypeError, RecursionError):  # PaddleAudio's, or of a pipe
+    if not (found := _source(arrays)):
         if given:
             return Path(given)
-        raise UserError(f"{path}: does not say which file it is of: name it with --audio") from None
+        raise UserError(f"{path}: does not say which file it is of: name it with --audio")
+    sound, size, changed = Path(str(found[0])), found[1], found[2]
     if given:
         if Path(given).is_file() and Path(given).stat().st_size != size:
             log.warning("%s: has another size than the file that was tagged, %s: is it the same sound?", given, sound)

@@ -16,11 +16,16 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TextIO
+
+from paddletag import interrupt
+from paddletag.files import file_name
+
+SIDE_BY_SIDE = 16  # processes that may write one file at once
 
 
 class UserError(Exception):
@@ -31,15 +36,24 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors."""
+    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors.
+
+    What it parses has one more attribute, `given`: the names of the options that stand on the command line, whatever
+    their values.
+    """
 
     def __init__(self, **kwargs):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
-        args = [self._spelling(a) for a in (sys.argv[1:] if args is None else args)]
-        return super().parse_args(args, namespace)
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)  # what follows are no options
+        options = [self._spelling(arg) for arg in args[:end]]
+        found = super().parse_args(options + args[end:], namespace)
+        words = {option.partition("=")[0] for option in options}
+        found.given = {action.dest for action in self._actions if words & set(action.option_strings)}
+        return found
 
     def _spelling(self, arg):
         if not arg.startswith("--"):
@@ -51,7 +65,14 @@ class Parser(argparse.ArgumentParser):
         return arg
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """UserError if one of the options `names` was given: `why` says why it would change nothing."""
+    for name in names:
+        if name in args.given:
+            raise UserError(f"--{name}: {why}")
 
 
 def flag(text):
@@ -63,25 +84,34 @@ def flag(text):
 
 def run(main):
     """Run `main()` and exit: 0, or 2 with one line for what the user can mend, 130 on Ctrl-C, 141 where none reads."""
-    name = Path(sys.argv[0]).name
     sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: a file's name may be no text
     try:
-        main()
-    except UserError as error:
-        sys.exit(_fail(name, error))
-    except BrokenPipeError:  # who read our output has seen enough, as in `| head`
+        with interrupt.Work():
+            main()
+    except BaseException as error:
+        status = _status(Path(sys.argv[0]).name, error)
+        if status is None:
+            raise
+        sys.exit(status)
+
+
+def _status(name, error):
+    """The exit status for what ended a script, once it has been told; None for what is no fault of the user."""
+    if isinstance(error, KeyboardInterrupt) or interrupt.pressed():
+        print(f"{name}: interrupted", file=sys.stderr)
+        return interrupt.STATUS
+    if isinstance(error, UserError):
+        return _fail(name, error)
+    if isinstance(error, BrokenPipeError):  # who read our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
+        return 128 + signal.SIGPIPE
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(_fail(name, f"{where}no space left on the disk: free some, then run the same command again"))
+            return _fail(name, f"{where}no space left on the disk: free some, then run the same command again")
         if where and error.errno:
-            sys.exit(_fail(name, f"{where}{os.strerror(error.errno).lower()}"))
-        raise
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+            return _fail(name, f"{where}{os.strerror(error.errno).lower()}")
+    return None
 
 
 def _fail(name, message):
@@ -92,8 +122,12 @@ def _fail(name, message):
 def one_line(text):
     """A text with nothing in it that a terminal would obey: ends of lines as a blank, the rest escaped."""
     parts = re.split(r"[^\S ]+", str(text))  # not at blanks: a file's name may have several
-    text = " ".join(filter(None, map(str.strip, parts)))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return escaped(" ".join(filter(None, map(str.strip, parts))))
+
+
+def escaped(text: object) -> str:
+    """A text with nothing in it that a terminal would obey: what is not printed is escaped, ends of lines too."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def show(name):
@@ -101,29 +135,82 @@ def show(name):
     return one_line(name[:200])[:100]
 
 
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, now: on standard output, or `file`. A terminal obeys nothing that is in them."""
+    tqdm = sys.modules.get("tqdm")  # a line printed past its bar would tear it
+    for line in lines:
+        (tqdm.tqdm.write if tqdm else print)(escaped(line), file=file or sys.stdout)
+    (file or sys.stdout).flush()
+
+
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
+
+    What a process that was killed has left of its own is removed by the next one that writes the same path.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = _temporary(path)
     except OSError as error:
         error.filename = str(path)  # the temporary name means nothing to the user
         raise
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide results from the user's group
     try:
-        yield Path(name)
-        os.replace(name, path)
+        yield temporary
+        os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            os.unlink(temporary)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a failing write does not say where
         raise
+    finally:
+        os.close(handle)
+
+
+def _temporary(path):
+    """(handle, path) of a new, empty file beside `path`. A lock on the handle says that its process is alive."""
+    names = [path.with_name(file_name(f".{path.name}", f".{number}.tmp")) for number in range(SIDE_BY_SIDE)]
+    for temporary in names:
+        _remove_left_over(temporary)
+    for temporary in names:
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            _lock(handle)
+            if _is_still(handle, temporary):
+                return handle, temporary
+            os.close(handle)  # before it had its lock, another process took it for a left-over
+    raise UserError(f"{path}: {SIDE_BY_SIDE} processes write it at once, or have left .{path.name}.*.tmp: remove these")
+
+
+def _remove_left_over(temporary):
+    """Remove a temporary file whose process is no more."""
+    with contextlib.suppress(OSError):  # it is another user's, or being written, or has got its name
+        handle = os.open(temporary, os.O_RDWR)
+        try:
+            if _lock(handle, wait=False) and _is_still(handle, temporary):
+                os.unlink(temporary)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle, wait=True):
+    """Lock an open file. False where the file system knows no locks; BlockingIOError where another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+def _is_still(handle, path):
+    """Whether an open file still has this path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
 
 
 @contextlib.contextmanager
@@ -141,12 +228,10 @@ def locked(path: str | Path, wait: bool = True, owner: str = "") -> Iterator[Non
     while True:
         file = open(lock, "a+")
         holder = _take_lock(file, owner)
-        # Whoever held the lock has removed its file: then ours is a lock on nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if holder is None and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                break
+        if holder is None and _is_still(file.fileno(), lock):
+            break
         file.close()
-        if holder is None:
+        if holder is None:  # whoever held the lock has removed its file: ours would be a lock on nothing
             continue
         if not wait:
             raise UserError(f"{path}: {holder} is at work there: wait for its end, or end it")
@@ -215,7 +300,22 @@ def read_json(path, missing):
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
+class Lines(list):
+    """What the log writes below a line of its own; no other text that it is given makes a line."""
+
+
+class _Plain(logging.Filter):
+    """Nothing that is logged is obeyed by a terminal: files are named there, and labels."""
+
+    def filter(self, record):
+        below = [line for arg in record.args or () if isinstance(arg, Lines) for line in arg]
+        record.args = tuple("" if isinstance(arg, Lines) else arg for arg in record.args or ())
+        record.msg, record.args = "\n".join(map(escaped, [record.getMessage(), *below])), None
+        return True
+
+
 log = logging.getLogger("paddletag")
+log.addFilter(_Plain())
 TRAIN, EVAL = 21, 22  # just above INFO, named as PaddleSpeech names them
 logging.addLevelName(TRAIN, "TRAIN")
 logging.addLevelName(EVAL, "EVAL")
@@ -253,6 +353,7 @@ def progress(iterable=None, **kwargs):
     kwargs.setdefault("disable", not sys.stderr.isatty() or os.environ.get("PADDLETAG_PROGRESS") == "0")
     kwargs.setdefault("dynamic_ncols", True)
     kwargs.setdefault("leave", False)
+    kwargs["desc"] = escaped(kwargs.get("desc") or "")
     return tqdm(iterable, **kwargs)
 
 

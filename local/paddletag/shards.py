@@ -195,12 +195,14 @@ def _one(job):
         return clip_log_mel(*job).astype(np.float16), ""
     except audio.AudioError as error:
         return None, str(error)
+    except MemoryError:
+        return None, f"{job[0]['audio']}: does not fit into memory"
 
 
 def _with_source(record):
     try:
         return record, manifest.fingerprint(record)
-    except FileNotFoundError:
+    except OSError:  # it is not there, or may not be looked at
         return record, "missing"  # decoding it will say so
 
 

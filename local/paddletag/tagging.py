@@ -54,18 +54,27 @@ def tag(predict, meta, front_end, sounds, window=0.0, hop=0.0, batch_size=8):
                 yield sound, None, cut
             except audio.AudioError as error:
                 yield sound, None, error
-            except PermissionError:
-                yield sound, None, audio.AudioError(f"{sound}: permission denied")
+            except MemoryError:
+                yield sound, None, too_large(sound)
 
-    rows = {}
+    def too_large(sound):
+        name = sound.name if isinstance(sound, audio.Source) else sound
+        return audio.AudioError(f"{name}: does not fit into memory: try shorter windows, or fewer at a time")
+
+    rows, fault = {}, None
     with contextlib.closing(pool.ahead(pieces())) as items:
         for sound, batch, state in items:
-            if batch is not None:
-                for name, values in predict(batch).items():
-                    rows.setdefault(name, Rows()).append(values)
-                continue
-            yield sound, state if isinstance(state, UserError) else _arrays(meta, state, rows)
-            rows = {}
+            try:
+                if batch is None:
+                    found = fault or (state if isinstance(state, UserError) else _arrays(meta, state, rows))
+                elif not fault:
+                    for name, values in predict(batch).items():
+                        rows.setdefault(name, Rows()).append(values)
+            except MemoryError:
+                found = fault = too_large(sound)
+            if batch is None:
+                yield sound, found
+                rows, fault = {}, None
 
 
 def tag_clip(model, meta, path, batch_size=8):

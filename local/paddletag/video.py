@@ -175,7 +175,7 @@ def yuv(colour):
 
 def has_picture(program, path):
     """Whether ffmpeg can decode a picture of the file."""
-    command = [program, "-nostdin", "-v", "quiet", "-i", f"file:{path}", "-map", "0:v:0", "-frames:v", "1"]
+    command = [program, "-nostdin", "-v", "quiet", *audio.ffmpeg_input(path), "-map", "0:v:0", "-frames:v", "1"]
     return subprocess.run([*command, "-f", "null", "-"], stdin=subprocess.DEVNULL).returncode == 0
 
 
@@ -242,4 +242,4 @@ def film_options(path, box, count):
     fit = f"w='max(2,min({width},{height}*dar))':h='max(2,min({height},{width}/dar))'"
     graph = f"[2:v:0]scale={fit}:flags=bilinear:out_color_matrix=bt709:out_range=tv,setsar=1,format=yuv420p[film];"
     graph += f"[0:v][film]overlay=x='{left}+({width}-w)/2':y='{top}+({height}-h)/2',trim=end_frame={count}[out]"
-    return ["-i", f"file:{path}", "-filter_complex", graph, "-map", "[out]"]
+    return [*audio.ffmpeg_input(path), "-filter_complex", graph, "-map", "[out]"]
