@@ -106,7 +106,6 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
     """
     where = folder(data, front_end, clip_seconds)
     where.mkdir(parents=True, exist_ok=True)
-    _remove_left_overs(where, rank, ranks)
     old = Features(where)
     names = dict(old.shards)
     rejected = {row["id"]: row.get("source") for row in manifest.read_rejected(data)}
@@ -204,11 +203,3 @@ def _with_source(record):
         return record, manifest.fingerprint(record)
     except OSError:  # it is not there, or may not be looked at
         return record, "missing"  # decoding it will say so
-
-
-def _remove_left_overs(folder, rank, ranks):
-    """This rank's temporary files of a run that was killed: `runtime.atomic` could not remove them."""
-    for path in folder.glob(".*.arrow.*.tmp"):
-        number = path.name[1:].partition(".")[0]
-        if number.isdecimal() and int(number) % ranks == rank:
-            path.unlink(missing_ok=True)
