@@ -12,7 +12,7 @@ import numpy as np
 import prepared
 import pytest
 import soundfile
-from paddletag import manifest, metrics, parsing, report
+from paddletag import frontend, manifest, metrics, parsing, report
 from paddletag.runtime import log
 from PIL import Image
 
@@ -100,7 +100,8 @@ def evaluated(tmp_path_factory):
         np.savez(model / "scores.npz", ids=ids, scores=scores, targets=targets, labels=np.array(labels))
         found = metrics.evaluate(task, scores, targets, labels)
         (model / "metrics.json").write_text(json.dumps({"fold": 2, "model": "m1", "data": "d", **found}))
-        meta = {"backbone": "mn01_as", "labels": labels, "task": task, "clip_seconds": 0.5, "front_end": {}}
+        meta = {"backbone": "mn01_as", "labels": labels, "task": task, "clip_seconds": 0.5}
+        meta["front_end"] = frontend.MN.to_dict()
         meta |= {"run": {"fold": 2, "config": {"train": {"note": HOSTILE[0]}}}, "sha256": "m1"}
         (model / "model.json").write_text(json.dumps(meta))
         (model / "history.csv").write_text("epoch,loss,accuracy,lr\n1,2.5,0.25,0.001\n2,nan,0.5,0.0005\n3,1.5,0.75,0\n")

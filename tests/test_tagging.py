@@ -278,7 +278,7 @@ def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch,
 
     monkeypatch.setattr(tagging, "_arrays", arrays)
     monkeypatch.setattr(frontend.FrontEnd, "log_mel", log_mel)
-    monkeypatch.setattr(tagging, "ahead", lambda items: items)  # so that what is decoded is what is scored
+    monkeypatch.setattr(pool, "ahead", lambda items: items)  # so that what is decoded is what is scored
     opened = audio.opened
     monkeypatch.setattr(audio, "opened", lambda path: heard.append(path) or opened(path))
     sounds = [scene, tmp_path / "large.wav", scene]
