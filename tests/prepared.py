@@ -11,6 +11,8 @@ import soundfile
 from paddletag import config, frontend, manifest, runtime, shards
 
 SECONDS = 0.3
+AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
+PLAIN = [word for key in AUGMENT for word in (f"augment.{key}", "0")]  # options: no augmentation
 LABELS = ["high", "low"]
 YAML = f"""
 data: {{clip_seconds: {SECONDS}}}

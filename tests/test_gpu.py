@@ -10,11 +10,10 @@ import paddle
 import pytest
 from conftest import ROOT
 from paddletag import checkpoint
-from prepared import prepare, settings
+from prepared import PLAIN, prepare, settings
 from test_training import CURVE, LOCAL
 
 pytestmark = pytest.mark.gpu
-PLAIN = [word for key in ("mixup", "roll", "gain", "freq_mask", "time_mask") for word in (f"augment.{key}", "0")]
 
 
 def need(count):

@@ -32,14 +32,12 @@ from paddletag import (
     training,
 )  # fmt: skip
 from paddletag import config as configs
-from prepared import LABELS, SECONDS, call, prepare, refusal, report_data, settings
+from prepared import LABELS, PLAIN, SECONDS, call, prepare, refusal, report_data, settings
 from safetensors import safe_open
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 
 LOCAL = Path(__file__).resolve().parents[1] / "local"
-AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
-PLAIN = [word for key in AUGMENT for word in (f"augment.{key}", "0")]
 EVERYTHING = (  # all that has a state of its own, or is drawn at random
     "train.epochs", "3", "train.ema", "0.9", "train.sampler", "balanced", "train.accumulate", "2",
     "train.save_steps", "1", "train.batch_size", "4", "train.frozen_epochs", "1", "train.layer_decay", "0.9",
