@@ -225,7 +225,7 @@ def up_to_date(path, output, model, source):
         return False
     if (sound := parsing.origin(arrays)) != whole(path):
         what = f"is the result of {sound}" if sound else "does not say which sound it is of"
-        advice = "give another --output_dir, or remove it"
+        advice = "remove it, or give another --output_dir"
         raise UserError(f"{output}: {what}, and that of {path} would take its place: {advice}")
     return made
 

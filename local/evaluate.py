@@ -44,14 +44,16 @@ def main():
     members = [open_features(args.data, meta, records) for meta in metas]
     data = "-".join([manifest.digest(records), *dict.fromkeys(features.digest(records) for features in members)])
     told = {"fold": fold, "model": "+".join(meta["sha256"] for meta in metas), "data": data, "tta": args.tta}
-    files = [output / results.named(name, args.tta) for name in ("metrics.json", "scores.npz", "report.html")]
-    metrics_file, scores_file, report_file = files
+    names = ["metrics.json", "scores.npz", "report.html"]
+    names += ["confusion.png"] if metas[0]["task"] == "single_label" else []
+    files = [output / results.named(name, args.tta) for name in names]
+    metrics_file, scores_file, report_file, *pictures = files
     before = runtime.read_json(metrics_file, "") if metrics_file.exists() else {}
     if all(file.exists() for file in files) and {key: before.get(key) for key in told} == told:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
     if [path.resolve() for path in folders] != [output.resolve()]:
-        refuse_what_is_of_others(output, metrics_file, before, told)
+        refuse_what_is_of_others(output, told)
 
     from paddletag import dataset, engine, metrics, report
 
@@ -75,13 +77,13 @@ def main():
     arrays["labels"] = np.array(labels)
     with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
-    if meta["task"] == "single_label":
+    for picture in pictures:
         from paddletag import plots
 
         matrix = metrics.confusion(scores, targets)
         found["confused"] = metrics.most_confused(matrix, labels)
         title = f"{where.capitalize()}: {headline(found)}"
-        plots.save(plots.confusion(matrix, labels, title), output / results.named("confusion.png", args.tta))
+        plots.save(plots.confusion(matrix, labels, title), picture)
     page = report.evaluation_page({"metrics": found, **arrays}, folders, records, output)
     runtime.write_text(report_file, page)
     runtime.write_json(metrics_file, found)  # the last: it says that all are there
@@ -102,12 +104,14 @@ def check(folder, meta, fold, data, clips, labels):
         )
 
 
-def refuse_what_is_of_others(output, metrics_file, before, told):
-    """UserError where an evaluation would overwrite that of other models, or of another fold."""
+def refuse_what_is_of_others(output, told):
+    """UserError where an evaluation would lie beside that of other models or another fold, or in its place."""
     if (output / checkpoint.META).exists():
         raise UserError(f"--output_dir {output}: is the folder of another model: choose another one")
-    if before and any(before.get(key) != told[key] for key in ("model", "fold")):
-        raise UserError(f"{metrics_file}: is of other models or another fold: choose another --output_dir")
+    for file in sorted(output.glob("metrics*.json")):
+        before = runtime.read_json(file, "")
+        if any(before.get(key) != told[key] for key in ("model", "fold")):
+            raise UserError(f"{file}: is of other models or another fold: choose another --output_dir")
 
 
 def open_features(data, meta, records):

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import paddle
 import pytest
-from paddletag import audio, config, dataset, frontend
+from paddletag import audio, config, dataset, frontend, pool
 from paddletag.runtime import UserError
 from prepared import LABELS, prepare
 
@@ -221,6 +221,16 @@ def test_the_loader_says_in_one_line_what_a_user_can_mend(workers):
     with pytest.raises(UserError, match=r"^a\.wav: is empty$"):
         met.extend(float(values[0]) for values, _ in dataset.loader(Spoilt(), workers))
     assert met == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["__init__", "submit"])
+def test_processes_that_cannot_be_started_are_one_line(monkeypatch, name):
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pool.ProcessPoolExecutor, name, fails)
+    with pytest.raises(UserError, match=r"^3 worker processes cannot be started \(no space left on device\)"):
+        list(pool.in_order(abs, [1, 2], 3))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

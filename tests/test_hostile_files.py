@@ -275,6 +275,16 @@ def test_damaged_records_of_a_run(tmp_path, run):
         checkpoint.read_meta(described_model(tmp_path / "model", run=run))
 
 
+@pytest.mark.parametrize("record", [[], {}, {"config": []}])
+def test_damaged_records_of_an_unfinished_run(tmp_path, record):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "last.safetensors").write_bytes(b"x")
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        checkpoint.finished(tmp_path, {"config": {"train": {"epochs": 1}}, "weights": None})
+
+
 def test_more_labels_than_the_weights_have_rows(tmp_path, monkeypatch):
     """No model is made."""
     folder = described_model(tmp_path / "model", labels=[f"{n}" for n in range(100_000)])

@@ -123,14 +123,19 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(data, tmp_path, kills
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-6) and one["valid_loss"] == other["valid_loss"]
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(data, tmp_path, monkeypatch, capsys):
+def spoil(monkeypatch, is_bad):
+    """Clips of the steps for which is_bad(step of the run) are not numbers; an epoch has 4 steps."""
     item = dataset.TrainBatches.__getitem__
 
     def spoilt(self, step):
         log_mel, targets = item(self, step)
-        return (log_mel * np.float32(np.nan) if (self.epoch, step) == (1, 2) else log_mel), targets
+        return (log_mel * np.float32(np.nan) if is_bad(self.epoch * 4 + step) else log_mel), targets
 
     monkeypatch.setattr(dataset.TrainBatches, "__getitem__", spoilt)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(data, tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, lambda step: step == 6)
     found, rows = train(data, tmp_path, "train.ema", "0.5")
     assert all(np.isfinite(array).all() for array in found.values())  # BatchNorm's statistics among them
     assert [row["skipped"] for row in rows] == [0, 1, 1] and all(math.isfinite(row["loss"]) for row in rows)
@@ -138,22 +143,26 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(data, tmp_path, monkey
     assert "skipped step 3 of epoch 2" in capsys.readouterr().out
 
 
-def test_a_run_of_such_steps_ends_and_the_last_checkpoint_is_from_before(data, tmp_path, monkeypatch):
-    item = dataset.TrainBatches.__getitem__
-
-    def spoilt(self, step):
-        log_mel, targets = item(self, step)
-        return (log_mel * np.float32(np.nan) if self.epoch * 4 + step >= 6 else log_mel), targets
-
-    monkeypatch.setattr(dataset.TrainBatches, "__getitem__", spoilt)
+def test_a_run_of_such_steps_ends_and_goes_on_when_its_cause_is_gone(data, tmp_path, monkeypatch):
     opts = ("train.epochs", "5", "train.max_bad_steps", "3")
-    line = refusal("train", *arguments(data, tmp_path, *opts))
-    assert "3 steps in a row" in line and "step 1 of epoch 3" in line and "last.safetensors is from before" in line
-    monkeypatch.undo()
-    call("train", *arguments(data, tmp_path, *opts))  # mended: it goes on from the end of epoch 1
-    assert "going on after epoch 1 of 5" in (tmp_path / "train.log").read_text()
+    with monkeypatch.context() as patch:
+        spoil(patch, lambda step: step >= 8)
+        line = refusal("train", *arguments(data, tmp_path, *opts))
+    assert "3 steps in a row" in line and "step 3 of epoch 3" in line
+    call("train", *arguments(data, tmp_path, *opts))
+    assert "going on after epoch 2 of 5" in (tmp_path / "train.log").read_text()
     whole, _ = train(data, tmp_path / "whole", *opts)
     assert same(weights(tmp_path), whole)
+
+
+def test_the_last_steps_of_an_epoch_and_of_the_run_may_be_bad(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda step: step in (3, 11))
+    found, rows = train(data, tmp_path)
+    assert [row["skipped"] for row in rows] == [1, 1, 2] and all(np.isfinite(array).all() for array in found.values())
+    with safe_open(tmp_path / "checkpoints/last.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["progress"])["epoch"] == 3
+    spoil(monkeypatch, lambda step: step >= 8)
+    assert "no step of the last epoch was finite" in refusal("train", *arguments(data, tmp_path / "never"))
 
 
 class Scaler:
@@ -433,6 +442,12 @@ def test_a_changed_data_set_is_described(script, data, tmp_path):
     call(script, *words)  # up to date
 
 
+def test_a_changed_setting_is_no_other_sound(data, tmp_path):
+    call("train", *arguments(data, tmp_path, "train.epochs", "1"))
+    line = refusal("train", *arguments(data, tmp_path, "train.epochs", "1", "features.online", "true"))
+    assert "another way: features.online was False, is True: choose" in line
+
+
 def held_out(data, exp, *opts):
     return "--config", data / "tiny.yaml", "--data", data, "--fold", "test", "--exp", exp, "--opts", *opts
 
@@ -569,8 +584,10 @@ def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
     page = report_data(tmp_path / "both" / "report.tta2.html")
     assert page["metrics"] == told and page["model"] == "mn01_as" and page["history"] == {}
     assert [about["run"]["config"]["train"]["seed"] for about in page["about"]] == [ord("a"), ord("b")]
-    (tmp_path / "both" / "report.tta2.html").unlink()
-    call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
+    for name in ("report.tta2.html", "confusion.tta2.png"):
+        (tmp_path / "both" / name).unlink()
+        call("evaluate", *both, "--tta", "2", "--output_dir", tmp_path / "both")
+        assert (tmp_path / "both" / name).exists()
     assert report_data(tmp_path / "both" / "report.tta2.html")["metrics"] == told
     assert "--tta 0" in refusal("evaluate", *both, "--tta", "0", "--output_dir", tmp_path / "none")
     call("evaluate", *both, "--output_dir", tmp_path / "both")  # the plain evaluation beside the other one
@@ -578,6 +595,7 @@ def test_rolled_copies_and_several_models_are_averaged(data, tmp_path):
     assert plain["tta"] == 1 and json.loads((tmp_path / "both" / "metrics.tta2.json").read_text()) == told
     alone = ("--model", tmp_path / "a", "--data", data)
     assert "of other models" in refusal("evaluate", *alone, "--output_dir", tmp_path / "both")
+    assert "of other models" in refusal("evaluate", *alone, "--tta", "3", "--output_dir", tmp_path / "both")
     assert "folder of another model" in refusal("evaluate", *both, "--output_dir", tmp_path / "b")
     assert "folder of another model" in refusal("evaluate", *alone, "--output_dir", tmp_path / "b")
     call("evaluate", *alone, "--output_dir", tmp_path / "a")

@@ -14,6 +14,7 @@ from paddletag.runtime import UserError
 
 MODEL, META = "model.safetensors", "model.json"
 CLIPS = "clips.jsonl.gz"  # what the model is made from, clip by clip
+OF_FEATURES = ("data.clip_seconds", "features.", "classic.features", "model.name")  # with these, features change too
 STATISTICS = ("._mean", "._variance")  # how the names of BatchNorm's running statistics end
 _META = dict(backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str)
 
@@ -163,6 +164,8 @@ def finished(exp, run, extend=False, what_changed=None):
         return False
     hint = f"remove {checkpoints} to train from the start"
     recorded = _read_meta(exp)["run"] if done else runtime.read_json(checkpoints / "run.json", hint)
+    if "config" not in recorded:
+        raise UserError(f"{exp}: its record of the run is damaged: {hint}")
     before = as_of_now(recorded, exp)
     now = run if run["weights"] else {**run, "weights": before.get("weights")}
     epochs, wanted = before["config"]["train"]["epochs"], run["config"]["train"]["epochs"]
@@ -171,7 +174,7 @@ def finished(exp, run, extend=False, what_changed=None):
         now = {**now, "config": {**now["config"], "train": {**now["config"]["train"], "epochs": epochs}}}
     data_keys = [key for key in ("data", "sound") if before.get(key) != now[key]]
     changed = list(differences(before, {**now, **{key: before.get(key) for key in data_keys}}))
-    if data_keys:
+    if data_keys and not (data_keys == ["sound"] and any(text.startswith(OF_FEATURES) for text in changed)):
         changed.insert(0, what_changed() if what_changed else "with other clips")
     if changed:
         hint, clips = "", before["config"]["train"]["batch_size"]

@@ -116,6 +116,11 @@ POSITIVE = (
     "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
 LONGEST = 600  # data.clip_seconds, at most: whoever uses a trained model pads each sound to that length
+AT_MOST = {
+    "data.clip_seconds": LONGEST, "augment.roll": LONGEST, "augment.gain": 100, "augment.wavmix_snr": 100,
+    "data.seed": 2**32 - 1, "train.seed": 2**32 - 1, "data.max_missing": 1, "train.final_lr": 1, "train.layer_decay": 1,
+    "augment.wavmix": 1,
+}  # fmt: skip
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
 NOT_IN_RESULT = (  # may change between a run and its resume
@@ -190,6 +195,8 @@ class _Yaml(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         known = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
             if key.value in known:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
             known.add(key.value)
@@ -271,8 +278,9 @@ def _check(config, path):
     for name in POSITIVE:
         if not 0 < get(name) < float("inf"):
             raise UserError(f"{path}: {name} must be more than 0, not {get(name)}")
-    if get("data.clip_seconds") > LONGEST:
-        raise UserError(f"{path}: data.clip_seconds must be at most {LONGEST}, not {get('data.clip_seconds')}")
+    for name, most in AT_MOST.items():
+        if get(name) > most:
+            raise UserError(f"{path}: {name} must be at most {most}, not {get(name)}")
     for section in ("data", "model", "augment", "train"):
         for key, value in config[section].items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
@@ -287,8 +295,5 @@ def _check(config, path):
     for key in ("train.label_smoothing", "train.ema", "train.validation"):
         if get(key) >= 1:
             raise UserError(f"{path}: {key} must be below 1, not {get(key)}")
-    for key in ("data.max_missing", "train.final_lr", "train.layer_decay", "augment.wavmix"):
-        if get(key) > 1:
-            raise UserError(f"{path}: {key} must be at most 1, not {get(key)}")
     if config.augment.wavmix and not config.features.online:
         raise UserError(f"{path}: augment.wavmix mixes sounds, not stored features: set features.online true")

@@ -202,7 +202,7 @@ def changes(path: str | Path, records: list[dict], sounds: dict[str, str] | None
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            before = {row[0]: row[1:] for row in map(json.loads, file)}
+            before = {id: [name, side, labels, sound] for id, name, side, labels, sound in map(json.loads, file)}
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         return "its clips, labels, folds or sounds are others now"  # a model of before, or a copy without the list
     kept = {id: row[3] for id, row in before.items()} if sounds is None else sounds

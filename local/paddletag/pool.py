@@ -21,17 +21,20 @@ def in_order(function: Callable, jobs: Iterable, workers: int, waiting: int = WA
     """Yields function(job) for each job; `workers` processes compute ahead (with 0, this one does, when asked).
 
     The processes are forks: they know what `function` refers to as it is now, and only jobs and results travel.
-    Exceptions of `function` are raised here. UserError for a process that was killed. Close it to end the processes.
+    Exceptions of `function` are raised here. UserError for a process that was killed,
+    or cannot be started. Close it to end the processes.
     """
     if not workers:
         yield from map(function, jobs)
         return
-    fork, others = multiprocessing.get_context("fork"), multiprocessing.active_children()
-    pool = ProcessPoolExecutor(workers, fork, _start_worker, (function,))
+    others = multiprocessing.active_children()
+    with _starting(workers):
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _start_worker, (function,))
     under_way, whole = deque(), False
     try:
         for job in jobs:
-            under_way.append(pool.submit(_call, job))
+            with _starting(workers):
+                under_way.append(pool.submit(_call, job))
             if len(under_way) >= waiting * workers:
                 yield under_way.popleft().result()
         while under_way:
@@ -47,6 +50,16 @@ def in_order(function: Callable, jobs: Iterable, workers: int, waiting: int = WA
                 worker.kill()
             for worker in mine:
                 worker.join()
+
+
+@contextlib.contextmanager
+def _starting(workers):
+    """UserError where the system has no room for the processes: for their locks in /dev/shm, or for their pipes."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{workers} worker processes cannot be started ({(error.strerror or str(error)).lower()})"
+        raise UserError(f"{reason}: try fewer, or none; look at /dev/shm and ulimit -n") from None
 
 
 def ahead(items: Iterator, size: int = 3) -> Iterator:

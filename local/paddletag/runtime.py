@@ -291,9 +291,12 @@ def write_json(path, value):
 
 
 def read_json(path, missing):
-    """The JSON value in `path`. `missing` is what to do when there is no such file, for the error's text."""
+    """The JSON object in `path`. `missing` is what to do when there is no such file, for the error's text."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+        raise ValueError(f"it holds {type(value).__name__}, not an object")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: {missing}") from None
     except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:

@@ -20,6 +20,7 @@ FIELDS = [
     ("crc", pa.uint32()),  # of log_mel
     ("log_mel", pa.binary()),  # float16 [n_frames, n_mels]
 ]
+TOO_LARGE = ": does not fit into memory"
 BATCH_BYTES = 4 << 20  # rows are written in batches of about this size
 EXTRACT = "run stage 1 first (bash run.sh --stage 1 --stop-stage 1)"
 
@@ -138,6 +139,8 @@ def extract(data, records, front_end, clip_seconds, shard_size, limit, workers, 
                     bar.update()
                     if reason:
                         bad.append({"id": record["id"], "audio": record["audio"], "reason": reason, "source": source})
+                        if reason.endswith(TOO_LARGE):
+                            del bad[-1]["source"]  # so that it is tried again: there may be more memory then
                         if len(bad) > limit:
                             manifest.check_limit(bad, limit)
                     else:
@@ -195,7 +198,7 @@ def _one(job):
     except audio.AudioError as error:
         return None, str(error)
     except MemoryError:
-        return None, f"{job[0]['audio']}: does not fit into memory"
+        return None, f"{job[0]['audio']}{TOO_LARGE}"
 
 
 def _with_source(record):

@@ -75,7 +75,7 @@ def train(model, config, records, labels, features, exp, validation=()) -> dict:
     It goes on from `exp`'s last checkpoint, where there is one. Rank 0 writes: checkpoints after every epoch (and every
     `train.save_steps`), history.csv, the learning curve and the scalars for VisualDL. `validation` are records to score
     after every epoch. UserError for fewer clips than one step needs, and for a run that no longer learns because its
-    loss or gradient is not finite: such steps are skipped, and the last checkpoint is from before them.
+    loss or gradient is not finite: such steps are skipped, up to `train.max_bad_steps` of them in a row.
     """
     run = set_up(model, config, records, labels, features, Path(exp), list(validation))
     resume(run)
@@ -134,6 +134,7 @@ def choose_what_learns(run: Run, epoch: int) -> None:
     run.optimizer = optim.create(run.model, run.config.train)
     if run.saved and (run.progress.step or epoch != frozen_epochs):
         run.saved.restore(run.model, run.optimizer)  # but not the moments of the head alone, when all begins to learn
+    run.saved = None  # it is three to four times as large as the model
     run.net = run.learner.net
     # Only once: the process dies where a second DataParallel takes over parameters of a first.
     if distributed.world_size() > 1 and not run.head_only:
@@ -219,10 +220,10 @@ def update(run: Run, guard: steps.Guard, name: str) -> bool:
     progress.skipped += 1
     progress.in_a_row += 1
     log.warning("skipped %s: its gradient is not finite", name)
-    if progress.in_a_row >= precision.most_bad_steps(run.steps):
+    if progress.in_a_row >= run.config.train.max_bad_steps:
         raise UserError(
             f"the loss or its gradient was not finite for {progress.in_a_row} steps in a row, up to {name}: try a"
-            f" smaller train.lr; {run.last if run.last.exists() else 'no checkpoint'} is from before"
+            " smaller train.lr, with another --exp"
         )
     return False
 
@@ -284,7 +285,7 @@ def end_epoch(run: Run, row: dict) -> None:
 def save(run: Run) -> None:
     """All ranks: make BatchNorm's statistics one, and let rank 0 write all that is needed to go on."""
     share_statistics(run)
-    if distributed.rank() == 0 and run.precision.may_save(run.progress.in_a_row):
+    if distributed.rank() == 0:
         checkpoint.save_state(
             run.last, run.model, run.optimizer, asdict(run.progress), run.precision.scaler, run.average
         )
@@ -296,8 +297,8 @@ def finish(run: Run) -> dict:
     if run.scalars:
         run.scalars.close()
         history.picture(run.exp / "learning_curve.png", progress.history)
-    if not run.precision.may_save(progress.in_a_row):
-        raise UserError(f"the last {progress.in_a_row} steps were not finite: try a smaller train.lr")
+    if progress.in_a_row >= run.steps:
+        raise UserError("no step of the last epoch was finite: try a smaller train.lr, with another --exp")
     result = {"epochs": settings.epochs, "steps": run.steps * settings.epochs, "skipped": progress.skipped}
     if settings.select == "best":
         distributed.gather(None)  # rank 0 has written it
