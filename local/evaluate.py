@@ -99,8 +99,8 @@ def check(folder, meta, fold, data, clips, labels):
         raise UserError(f"{data}: its labels are not those that {folder} was trained with")
     if manifest.digest(clips) != meta["run"]["data"]:
         raise UserError(
-            f"{data}: is not what {folder} was trained with, so that {manifest.words(fold)} may hold clips that it has"
-            f" met: {manifest.changes(folder / checkpoint.CLIPS, clips)}: train again (stage 2), with another --exp"
+            f"{data}: is not what {folder} was trained with: {manifest.changes(folder / checkpoint.CLIPS, clips)}:"
+            " a model is tested on the data set that it was trained with: train again (stage 2), with another --exp"
         )
 
 

@@ -119,14 +119,14 @@ while (($#)); do
   given[$option]=1
 done
 
-number() { # number NAME LOWEST [HIGHEST]
-  [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((${!1} >= $2 && ${!1} <= ${3:-999999})) ||
-    die "--${1//_/-} ${!1}: not a number from $2${3:+ to $3}"
+number() { # number NAME LOWEST HIGHEST
+  [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((${!1} >= $2 && ${!1} <= $3)) ||
+    die "--${1//_/-} ${!1}: not a number from $2 to $3"
 }
 number stage 0 5
 number stop_stage 0 5
 ((stage <= stop_stage)) || die "--stage $stage is after --stop-stage $stop_stage"
-number tta 1
+number tta 1 1000
 for name in dry_run extend; do
   [[ ${!name} == true || ${!name} == false ]] || die "--${name//_/-} ${!name}: neither true nor false"
 done
@@ -171,9 +171,9 @@ trainer=train # the script of stage 2
 
 # ---------------------------------------------------------------------------------------- devices, processes, Python
 
-number nnodes 1
-number node_rank 0
-number node_wait 1
+number nnodes 1 1000
+number node_rank 0 999
+number node_wait 1 999999
 ((node_rank < nnodes)) || die "--node-rank $node_rank: of $nnodes machines the last has number $((nnodes - 1))"
 if ((nnodes > 1)); then
   [[ $master =~ ^[^:]+:[1-9][0-9]{0,4}$ ]] && ((${master##*:} < 65536)) ||
@@ -192,7 +192,7 @@ if [[ $gpus ]]; then
 else
   device=cpu
   nproc=${nproc:-1}
-  number nproc 1
+  number nproc 1 256
   processes=$nproc
   export CUDA_VISIBLE_DEVICES=
   cores=$(env -u OMP_NUM_THREADS nproc)
@@ -205,7 +205,7 @@ if [[ ! $jobs ]]; then
   jobs=1
   [[ $device == gpu ]] || ((nnodes > 1 || nproc > cores)) || jobs=$((cores / nproc))
 fi
-number jobs 1
+number jobs 1 256
 ((jobs == 1 || nnodes == 1)) || die "--jobs $jobs: on several machines folds run one after another"
 [[ $device == cpu ]] || ((processes % jobs == 0)) ||
   die "--jobs $jobs: does not divide the ${#gpu_list[@]} GPUs of --gpus $gpus into equal shares"

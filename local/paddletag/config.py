@@ -119,7 +119,7 @@ LONGEST = 600  # data.clip_seconds, at most: whoever uses a trained model pads e
 AT_MOST = {
     "data.clip_seconds": LONGEST, "augment.roll": LONGEST, "augment.gain": 100, "augment.wavmix_snr": 100,
     "data.seed": 2**32 - 1, "train.seed": 2**32 - 1, "data.max_missing": 1, "train.final_lr": 1, "train.layer_decay": 1,
-    "augment.wavmix": 1,
+    "augment.wavmix": 1, "train.workers": 256,
 }  # fmt: skip
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
