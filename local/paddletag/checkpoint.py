@@ -183,7 +183,8 @@ def finished(exp, run, extend=False, what_changed=None):
         if not extend and wanted > epochs and len(changed) == 1:
             hint = " (--extend true goes on from its last checkpoint)"
         raise UserError(
-            f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove this folder{hint}"
+            f"{exp}: was trained in another way: {'; '.join(changed)}: choose another --exp, or remove this folder"
+            f"{hint}"
         )
     if longer and not (checkpoints / "last.safetensors").exists():
         raise UserError(f"{checkpoints / 'last.safetensors'}: no such file: there is nothing to extend")
