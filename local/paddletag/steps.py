@@ -19,7 +19,7 @@ class Precision:
     """
 
     def __init__(self, settings):
-        self.mixed, self.dtype = settings.amp != "O0", settings.amp_dtype
+        self.mixed, self.dtype, self.limit = settings.amp != "O0", settings.amp_dtype, settings.max_bad_steps
         self.scaler = paddle.amp.GradScaler(enable=self.mixed and self.dtype == "float16")
 
     def cast(self) -> contextlib.AbstractContextManager:
@@ -29,6 +29,10 @@ class Precision:
     @property
     def may_overflow(self) -> bool:
         return self.scaler.is_enable()
+
+    def most_bad_steps(self, steps: int) -> int:
+        """How many bad steps in a row end a run whose epochs have `steps`."""
+        return self.limit if self.may_overflow else min(self.limit, steps)
 
 
 class Guard:

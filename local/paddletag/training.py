@@ -220,10 +220,10 @@ def update(run: Run, guard: steps.Guard, name: str) -> bool:
     progress.skipped += 1
     progress.in_a_row += 1
     log.warning("skipped %s: its gradient is not finite", name)
-    if progress.in_a_row >= run.config.train.max_bad_steps:
+    if progress.in_a_row >= precision.most_bad_steps(run.steps):
         raise UserError(
             f"the loss or its gradient was not finite for {progress.in_a_row} steps in a row, up to {name}: try a"
-            " smaller train.lr, with another --exp"
+            f" smaller train.lr{', with another --exp' if run.last.exists() else ''}"
         )
     return False
 
@@ -283,9 +283,13 @@ def end_epoch(run: Run, row: dict) -> None:
 
 
 def save(run: Run) -> None:
-    """All ranks: make BatchNorm's statistics one, and let rank 0 write all that is needed to go on."""
+    """All ranks: make BatchNorm's statistics one, and let rank 0 write all that is needed to go on.
+
+    Not amid bad steps, which may be the end of the run: the checkpoint is to be from before them. Where a loss scale
+    overflows now and then, they are nothing to wait for.
+    """
     share_statistics(run)
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and (run.precision.may_overflow or not run.progress.in_a_row):
         checkpoint.save_state(
             run.last, run.model, run.optimizer, asdict(run.progress), run.precision.scaler, run.average
         )
