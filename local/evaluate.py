@@ -47,7 +47,7 @@ def main():
     names = ["metrics.json", "scores.npz", "report.html"]
     names += ["confusion.png"] if metas[0]["task"] == "single_label" else []
     files = [output / results.named(name, args.tta) for name in names]
-    metrics_file, scores_file, report_file, *pictures = files
+    metrics_file = files[0]
     before = runtime.read_json(metrics_file, "") if metrics_file.exists() else {}
     if all(file.exists() for file in files) and {key: before.get(key) for key in told} == told:
         log.info("%s is up to date: %s", metrics_file, headline(before))
@@ -55,24 +55,39 @@ def main():
     if [path.resolve() for path in folders] != [output.resolve()]:
         refuse_what_is_of_others(output, told)
 
-    from paddletag import dataset, engine, metrics, report
-
     distributed.init(args.device)
+    scores = mean_scores(folders, members, records, args.tta)
+    if rank:
+        return
+    found = {**told, "command": runtime.command()}
+    if text := manifest.crossing(clips):
+        found["crossing"] = text
+    write(files, found, scores, folders, metas[0]["task"], records, labels)
+
+
+def mean_scores(folders, members, records, tta):
+    """The models' mean scores of the records: float32 [N, C]. members: each model's features."""
+    from paddletag import engine
+
     scores = 0
     for folder, features in zip(folders, members, strict=True):
         model, meta = checkpoint.load_model(folder)
         config = configs.from_dict(meta["run"]["config"])
         found = engine.evaluate(
-            model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, args.tta,
+            model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, tta,
             config.train.workers,
         )  # fmt: skip
         scores = scores + found / len(folders)
-    if rank:
-        return
-    targets, where = dataset.multi_hot(records, labels), manifest.words(fold)
-    found = {**told, "command": runtime.command(), **metrics.evaluate(meta["task"], scores, targets, labels)}
-    if text := manifest.crossing(clips):
-        found["crossing"] = text
+    return scores
+
+
+def write(files, found, scores, folders, task, records, labels):
+    """Measure the scores, and write `files` about them; `found` is what metrics.json holds besides."""
+    from paddletag import dataset, metrics, report
+
+    metrics_file, scores_file, report_file, *pictures = files
+    targets, where = dataset.multi_hot(records, labels), manifest.words(found["fold"])
+    found = {**found, **metrics.evaluate(task, scores, targets, labels)}
     arrays = {"ids": np.array([record["id"] for record in records]), "scores": scores, "targets": targets}
     arrays["labels"] = np.array(labels)
     with runtime.atomic(scores_file) as temporary, open(temporary, "wb") as file:
@@ -84,7 +99,7 @@ def main():
         found["confused"] = metrics.most_confused(matrix, labels)
         title = f"{where.capitalize()}: {headline(found)}"
         plots.save(plots.confusion(matrix, labels, title), picture)
-    page = report.evaluation_page({"metrics": found, **arrays}, folders, records, output)
+    page = report.evaluation_page({"metrics": found, **arrays}, folders, records, metrics_file.parent)
     runtime.write_text(report_file, page)
     runtime.write_json(metrics_file, found)  # the last: it says that all are there
     log.log(EVAL, "%s: %s%s; wrote %s and %s", where, headline(found), interval(found), metrics_file, report_file.name)
