@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import threading
@@ -107,6 +108,8 @@ def _start_worker(function):
     # Ctrl-C is for the parent to handle: a worker that it meets in the queue's lock would keep that lock for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     distributed.die_with_parent()
+    if os.getppid() != multiprocessing.parent_process().pid:  # it has died already
+        os._exit(1)
 
 
 def _call(job):
