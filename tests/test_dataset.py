@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 
 import numpy as np
@@ -255,6 +256,9 @@ def test_the_loader_names_a_killed_process():
 
     with pytest.raises(UserError, match="process was killed"):
         list(dataset.loader(Deadly(), 2))
+    deadline = time.monotonic() + 5  # the pool's own thread may be about to count one out
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not multiprocessing.active_children()
 
 
