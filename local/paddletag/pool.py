@@ -22,8 +22,8 @@ def in_order(function: Callable, jobs: Iterable, workers: int, waiting: int = WA
     """Yields function(job) for each job; `workers` processes compute ahead (with 0, this one does, when asked).
 
     The processes are forks: they know what `function` refers to as it is now, and only jobs and results travel.
-    Exceptions of `function` are raised here. UserError for a process that was killed,
-    or cannot be started. Close it to end the processes.
+    Exceptions of `function` are raised here. UserError for processes that cannot be started, and for one that was
+    killed. Close it to end the processes.
     """
     if not workers:
         yield from map(function, jobs)
