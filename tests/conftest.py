@@ -29,6 +29,28 @@ def shared():
 
 
 @pytest.fixture
+def no_paddle(tmp_path):
+    """A value for PYTHONPATH: with it, a paddle that cannot be imported without being noticed."""
+    (tmp_path / "python" / "paddle").mkdir(parents=True)
+    (tmp_path / "python" / "paddle" / "__init__.py").write_text("raise SystemExit('paddle was imported')\n")
+    return str(tmp_path / "python")
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A function that runs `paddletag` in an empty folder: (*arguments, **environment) -> CompletedProcess."""
+
+    def run(*args, stdin=None, **env):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        command = [sys.executable, "-m", "paddletag", *map(str, args)]
+        streams = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.run(command, **streams, env=env, timeout=300, cwd=tmp_path / "elsewhere")
+
+    return run
+
+
+@pytest.fixture
 def script():
     """A function that runs a Python script of the project: (path, *arguments) -> CompletedProcess with text output."""
 

@@ -37,25 +37,27 @@ def costs(reader, paths, watch=False):
     return [json.loads(line) for line in child.stdout.splitlines()]
 
 
-def check(found, path):
+def check(outcome, path):
     """Assert that reading a file ended as it should, and not for want of memory."""
-    assert found["end"] in ("value", "UserError") and found["text"].isprintable(), (path, found)
-    assert not any(words in found["text"] for words in ("MemoryError", "Unable to allocate")), (path, found)
+    assert outcome["end"] in ("value", "UserError") and outcome["text"].isprintable(), (path, outcome)
+    assert not any(words in outcome["text"] for words in ("MemoryError", "Unable to allocate")), (path, outcome)
 
 
 def cost(reader, path, watch=False):
     """What one of `_readers` makes of a file, after `check`."""
-    found = costs(reader, [path], watch)
-    assert found, f"{path}: reading it took more than {SECONDS} s"
-    check(found[0], path)
-    return found[0]
+    outcomes = costs(reader, [path], watch)
+    assert outcomes, f"{path}: reading it took more than {SECONDS} s"
+    check(outcomes[0], path)
+    return outcomes[0]
 
 
 def _readers():
-    from paddletag import archive, checkpoint, classic, parsing, weight_files
+    from paddletag.data import archive
+    from paddletag.models import classic, model_folder, weight_files
+    from paddletag.tagging import result_files
 
     def model(folder):
-        front_end = checkpoint.front_end(checkpoint.read_meta(folder))
+        front_end = model_folder.saved_front_end(model_folder.read_meta(folder))
         front_end.log_mel(np.zeros(max(front_end.sample_rate, front_end.min_samples), "f4"))
 
     def scores(path):
@@ -65,10 +67,10 @@ def _readers():
     return {
         "classic": scores,
         "weights": weight_files.read,
-        "tagging": parsing.read,
+        "tagging": result_files.read_result,
         "archive": lambda path: archive.unpack(path, f"{path}.unpacked"),
         "model": model,
-        "pickle": lambda path: pickle.loads(Path(path).read_bytes()),  # what nothing here does
+        "pickle": lambda path: pickle.loads(Path(path).read_bytes()),  # what no command does
     }
 
 
@@ -112,8 +114,8 @@ def _main():
             value, end, text = None, type(error).__name__, str(error)
         recording = False
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        found = {"end": end, "text": text[:1000], "seconds": time.process_time() - spent, "events": events}
-        print(json.dumps(found), flush=True)
+        outcome = {"end": end, "text": text[:1000], "seconds": time.process_time() - spent, "events": events}
+        print(json.dumps(outcome), flush=True)
         del value
 
 

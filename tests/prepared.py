@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from paddletag import config, frontend, manifest, runtime, shards
+from conftest import ROOT
+from paddletag import commands, config, runtime
+from paddletag.data import manifest
+from paddletag.features import frontend, shards
 
 SECONDS = 0.3
 AUGMENT = ("mixup", "roll", "gain", "freq_mask", "time_mask")
@@ -43,7 +46,7 @@ def prepare(folder, folds=(1, 2, 3), clips=4, seconds=SECONDS):
                 records.append(row)
     manifest.write(folder, records, LABELS, [])
     shards.extract(folder, records, frontend.MN, SECONDS, 8, 0, 1)
-    return records, shards.open_features(folder, frontend.MN, SECONDS, records)
+    return records, shards.open_shards(folder, frontend.MN, SECONDS, records)
 
 
 def settings(folder, *opts):
@@ -60,15 +63,27 @@ def report_data(path):
     return json.loads(text)
 
 
+def command(script):
+    """The module of the command that a script of local/ or tools/ runs, or that is called so and has no script.
+
+    A script that runs no command is its own.
+    """
+    for folder in ("local", "tools"):
+        path = ROOT / folder / f"{script}.py"
+        if path.is_file() and (name := re.search(r'run\("(\w+)"\)', path.read_text())):
+            return importlib.import_module(f"paddletag.commands.{name[1]}")
+    return importlib.import_module(f"paddletag.commands.{script}" if script in commands.COMMANDS else script)
+
+
 def call(script, *args):
-    """Run a script of `local/` in this process, as its command line would."""
+    """Run a script, or a command without one, in this process, as its command line would."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
-        importlib.import_module(script).main()
+        command(script).main()
 
 
 def refusal(script, *args):
-    """The line with which a script refuses. It must be the user's error, and one line."""
+    """The line with which a script or command refuses. It must be the user's error, and one line."""
     with pytest.raises(runtime.UserError) as caught:
         call(script, *args)
     assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """The configuration: defaults, YAML, --opts, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,16 +26,16 @@ def test_a_file_overrides_the_defaults_and_options_override_the_file(load):
     defaults = config.defaults()
     assert config.to_dict(load()) == config.to_dict(defaults)
     assert load(text).train.lr == 0.5 and load(text).train.batch_size == defaults.train.batch_size
-    found = load(text, "train.lr", "1e-4", "task", "multi_label")
-    assert (found.train.lr, found.train.epochs, found.task) == (1e-4, 7, "multi_label")
+    loaded = load(text, "train.lr", "1e-4", "task", "multi_label")
+    assert (loaded.train.lr, loaded.train.epochs, loaded.task) == (1e-4, 7, "multi_label")
     assert config.to_dict(config.defaults()) == config.to_dict(defaults)  # loading changes no defaults
 
 
 @pytest.mark.parametrize("text, value", [("1", 1.0), ("1e-4", 1e-4), ("2.5E-3", 2.5e-3), ("'0.25'", 0.25)])
 def test_what_passes_for_a_number(load, text, value):
     """PyYAML reads 1e-4 as text, since YAML 1.1 wants 1.0e-4."""
-    for found in (load(f"train: {{lr: {text}}}"), load("", "train.lr", text.strip("'"))):
-        assert found.train.lr == value and type(found.train.lr) is float
+    for loaded in (load(f"train: {{lr: {text}}}"), load("", "train.lr", text.strip("'"))):
+        assert loaded.train.lr == value and type(loaded.train.lr) is float
 
 
 @pytest.mark.parametrize("text", ["off", "1", "a: b", "{label}/{id}.wav", "", "[x", "'quoted'", "0123", "# 1"])
@@ -43,112 +44,117 @@ def test_an_option_that_sets_a_text_is_taken_literally(load, text):
 
 
 def test_numbers_and_nothing_pass_for_texts_in_yaml(load):
-    found = load("data: {fold: 5, label: , md5: 123}").data
-    assert (found.fold, found.label, found.md5) == ("5", "", "123")
+    loaded = load("data: {fold: 5, label: , md5: 123}").data
+    assert (loaded.fold, loaded.label, loaded.md5) == ("5", "", "123")
+
+
+def says(text, words):
+    """Whether a text has these words, in this order, and anything in the place of ` ... `."""
+    return re.search(".*".join(map(re.escape, words.split(" ... "))), text) is not None
 
 
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("trian: {lr: 1}", "unknown key trian; there are: task, data, model"),
-        ("train: {learning_rate: 1}", "unknown key train.learning_rate; there are: train.epochs"),
-        ("train: {lr: {a: 1}}", "train.lr must be a number"),
-        ("train: {lr: high}", "train.lr must be a number, not 'high'"),
-        ("train: {lr: true}", "train.lr must be a number, not True"),
-        ("train: {lr: }", "train.lr must be a number, not None"),
-        ("train: {epochs: 2.5}", "train.epochs must be an integer, not 2.5"),
-        ("train: {epochs: '3'}", "train.epochs must be an integer, not '3'"),
-        ("train: {epochs: true}", "train.epochs must be an integer, not True"),
-        ("data: {label: [a, b]}", "data.label must be text"),
-        ("data: {label: yes}", "data.label must be text, not True"),
-        ("train: 3", "train must be a mapping"),
-        ("train:", "train must be a mapping"),
-        ("- train", "the file must be a mapping"),
-        ("just words", "the file must be a mapping"),
-        ("features: {front_end: 3}", "features.front_end must be a mapping"),
-        ("task: regression", "task must be one of single_label, multi_label, not 'regression'"),
-        ("data: {layout: xml}", "data.layout must be one of csv"),
-        ("data: {clip_seconds: 601}", "data.clip_seconds must be at most 600"),
-        ("train: {lr: .nan}", "train.lr must be more than 0, not nan"),
-        ("train: {lr: .inf}", "train.lr must be more than 0, not inf"),
-        ("train: {lr: -1}", "train.lr must be more than 0"),
-        ("train: {lr: 0}", "train.lr must be more than 0"),
-        (f"train: {{lr: 1{400 * '0'}}}", "train.lr must be a number"),
-        ("train: {epochs: 0}", "train.epochs must be more than 0"),
-        ("train: {batch_size: -4}", "train.batch_size must be more than 0"),
-        ("data: {clip_seconds: 0}", "data.clip_seconds must be more than 0"),
-        ("data: {max_rejected: -1}", "data.max_rejected must be 0 or more"),
-        ("augment: {mixup: -0.1}", "augment.mixup must be 0 or more"),
-        ("train: {weight_decay: .nan}", "train.weight_decay must be 0 or more"),
-        ("train: {weight_decay: .inf}", "train.weight_decay must be 0 or more"),
+        ("trian: {lr: 1}", "key trian ... task, data, model"),
+        ("train: {learning_rate: 1}", "key train.learning_rate ... train.epochs"),
+        ("train: {lr: {a: 1}}", "train.lr ... number"),
+        ("train: {lr: high}", "train.lr ... number ... 'high'"),
+        ("train: {lr: true}", "train.lr ... number ... True"),
+        ("train: {lr: }", "train.lr ... number ... None"),
+        ("train: {epochs: 2.5}", "train.epochs ... integer ... 2.5"),
+        ("train: {epochs: '3'}", "train.epochs ... integer ... '3'"),
+        ("train: {epochs: true}", "train.epochs ... integer ... True"),
+        ("data: {label: [a, b]}", "data.label ... text"),
+        ("data: {label: yes}", "data.label ... text ... True"),
+        ("train: 3", "train ... mapping"),
+        ("train:", "train ... mapping"),
+        ("- train", "the file ... mapping"),
+        ("just words", "the file ... mapping"),
+        ("features: {front_end: 3}", "features.front_end ... mapping"),
+        ("task: regression", "task ... single_label, multi_label ... 'regression'"),
+        ("data: {layout: xml}", "data.layout ... csv"),
+        ("data: {clip_seconds: 601}", "data.clip_seconds ... 600"),
+        ("train: {lr: .nan}", "train.lr ... more than 0 ... nan"),
+        ("train: {lr: .inf}", "train.lr ... more than 0 ... inf"),
+        ("train: {lr: -1}", "train.lr ... more than 0"),
+        ("train: {lr: 0}", "train.lr ... more than 0"),
+        (f"train: {{lr: 1{400 * '0'}}}", "train.lr ... number"),
+        ("train: {epochs: 0}", "train.epochs ... more than 0"),
+        ("train: {batch_size: -4}", "train.batch_size ... more than 0"),
+        ("data: {clip_seconds: 0}", "data.clip_seconds ... more than 0"),
+        ("data: {max_rejected: -1}", "data.max_rejected ... 0 or more"),
+        ("augment: {mixup: -0.1}", "augment.mixup ... 0 or more"),
+        ("train: {weight_decay: .nan}", "train.weight_decay ... 0 or more"),
+        ("train: {weight_decay: .inf}", "train.weight_decay ... 0 or more"),
         ("train: {label_smoothing: 1}", "train.label_smoothing"),
         ("train: {final_lr: 2}", "train.final_lr"),
-        ("train: {seed: 99999999999999999999}", "train.seed must be at most 4294967295"),
-        ("augment: {roll: 1.0e+300}", "augment.roll must be at most 600"),
-        ("augment: {gain: 1.0e+5}", "augment.gain must be at most 100"),
-        ("? [train, 1]\n: 3", "a key must be a word"),
+        ("train: {seed: 99999999999999999999}", "train.seed ... 4294967295"),
+        ("augment: {roll: 1.0e+300}", "augment.roll ... 600"),
+        ("augment: {gain: 1.0e+5}", "augment.gain ... 100"),
+        ("? [train, 1]\n: 3", "key ... word"),
         ("train: [", "not a YAML file"),
         ("a: b: c", "not a YAML file"),
-        ("train: {lr: 1}\ntrain: {epochs: 3}", "the key train stands twice"),
-        ("train:\n  lr: 1\n  lr: 2", "the key lr stands twice"),
+        ("train: {lr: 1}\ntrain: {epochs: 3}", "key train ... twice"),
+        ("train:\n  lr: 1\n  lr: 2", "key lr ... twice"),
     ],
 )
 def test_refused_files(load, text, words):
     with pytest.raises(UserError) as caught:
         load(text)
-    assert "conf.yaml: " in str(caught.value) and words in str(caught.value)
+    assert "conf.yaml: " in str(caught.value) and says(str(caught.value), words)
 
 
 @pytest.mark.parametrize(
     "opts, words",
     [
-        (["train.lr"], "the last one is 'train.lr'"),
-        (["train.lr", "1", "train.epochs"], "the last one is 'train.epochs'"),
-        (["lr", "1"], "unknown key lr;"),
-        (["train.lrr", "1"], "unknown key train.lrr;"),
-        (["train.lr.x", "1"], "train.lr must be a number"),
-        (["train.lr", "fast"], "train.lr must be a number, not 'fast'"),
-        (["train.epochs", "1.5"], "train.epochs must be an integer"),
-        (["train.epochs", ""], "train.epochs must be an integer"),
-        (["train.epochs", "[1"], "train.epochs: '[1' is not a YAML value"),
-        (["train", "3"], "train must be a mapping"),
+        (["train.lr"], "pairs ... 'train.lr'"),
+        (["train.lr", "1", "train.epochs"], "pairs ... 'train.epochs'"),
+        (["lr", "1"], "key lr;"),
+        (["train.lrr", "1"], "key train.lrr;"),
+        (["train.lr.x", "1"], "train.lr ... number"),
+        (["train.lr", "fast"], "train.lr ... number ... 'fast'"),
+        (["train.epochs", "1.5"], "train.epochs ... integer"),
+        (["train.epochs", ""], "train.epochs ... integer"),
+        (["train.epochs", "[1"], "train.epochs: '[1'"),
+        (["train", "3"], "train ... mapping"),
     ],
 )
 def test_refused_options(load, opts, words):
     with pytest.raises(UserError) as caught:
         load("", *opts)
-    assert "--opts" in str(caught.value) and words in str(caught.value)
+    assert "--opts" in str(caught.value) and says(str(caught.value), words)
 
 
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: no such config file"):
+    with pytest.raises(UserError, match=r"none\.yaml: no such"):
         config.load(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
     for path in (tmp_path / "a.yaml", tmp_path):
-        with pytest.raises(UserError, match="not a YAML file"):
+        with pytest.raises(UserError, match=f"{path}: .*YAML"):
             config.load(path)
 
 
 def test_settings_of_the_front_end_are_free(load):
-    found = load("features: {front_end: {hop_length: 160}}", "features.front_end.f_max", "8000.0")
-    assert dict(found.features.front_end) == {"hop_length": 160, "f_max": 8000.0}
+    loaded = load("features: {front_end: {hop_length: 160}}", "features.front_end.f_max", "8000.0")
+    assert dict(loaded.features.front_end) == {"hop_length": 160, "f_max": 8000.0}
 
 
 def test_a_saved_config_comes_back(load):
-    found = load("train: {lr: 0.5}\nfeatures: {front_end: {hop_length: 160}}", "data.label", "category")
-    tree = config.to_dict(found)
+    loaded = load("train: {lr: 0.5}\nfeatures: {front_end: {hop_length: 160}}", "data.label", "category")
+    tree = config.to_dict(loaded)
     assert type(tree) is dict and type(tree["features"]["front_end"]) is dict and tree["data"]["label"] == "category"
     again = config.from_dict(tree)
     assert config.to_dict(again) == tree
     tree["train"]["epochs"] = 99
-    assert again.train.epochs == found.train.epochs != 99
-    with pytest.raises(UserError, match="unknown key train.lrr"):
+    assert again.train.epochs == loaded.train.epochs != 99
+    with pytest.raises(UserError, match=r"key train\.lrr"):
         config.from_dict({"train": {"lrr": 1}})
 
 
 def test_a_loaded_config_cannot_be_changed(load):
-    found = load("features: {front_end: {hop_length: 160}}")
-    for node, key in ((found, "task"), (found.train, "lr"), (found.features.front_end, "hop_length")):
+    loaded = load("features: {front_end: {hop_length: 160}}")
+    for node, key in ((loaded, "task"), (loaded.train, "lr"), (loaded.features.front_end, "hop_length")):
         with pytest.raises(AttributeError, match="immutable"):
             setattr(node, key, 1)
 

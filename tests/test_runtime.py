@@ -1,6 +1,7 @@
-"""Options, one-line errors and files that are whole or absent."""
+"""Options, one-line errors, and the log."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from paddletag import runtime
+from paddletag.commands.options import Parser, refuse
 from paddletag.runtime import UserError
 
 LOCAL = Path(__file__).resolve().parents[1] / "local"
@@ -15,7 +17,7 @@ LOCAL = Path(__file__).resolve().parents[1] / "local"
 
 @pytest.fixture
 def parser():
-    parser = runtime.Parser(prog="tool.py")
+    parser = Parser(prog="tool.py")
     parser.add_argument("--stop-stage", type=int)
     parser.add_argument("--sample_rate", type=int)
     parser.add_argument("--opts", nargs="*", default=[])
@@ -92,57 +94,6 @@ def test_a_main_that_ends_well_does_not_exit():
     assert runtime.run(lambda: None) is None
 
 
-def test_atomic_makes_the_folder_and_replaces_the_file(tmp_path):
-    path = tmp_path / "deep" / "er" / "result.txt"
-    for text in ("first", "second"):
-        with runtime.atomic(path) as temporary:
-            assert temporary.parent == path.parent and temporary != path
-            temporary.write_text(text)
-            assert not path.exists() or path.read_text() == "first"
-        assert path.read_text() == text
-    assert os.listdir(path.parent) == ["result.txt"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_atomic_leaves_nothing_of_a_failure(tmp_path, error):
-    path = tmp_path / "result.txt"
-    path.write_text("before")
-    with pytest.raises(error), runtime.atomic(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert os.listdir(tmp_path) == ["result.txt"] and path.read_text() == "before"
-
-
-def test_atomic_says_which_file_could_not_be_written(tmp_path):
-    with pytest.raises(OSError) as caught, runtime.atomic(tmp_path / "result.txt"):
-        raise OSError(errno.ENOSPC, "No space left on device")  # as write() raises it: without a name
-    assert caught.value.filename == str(tmp_path / "result.txt")
-
-
-@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_atomic_respects_the_umask(tmp_path, umask, mode):
-    before = os.umask(umask)
-    try:
-        runtime.write_text(tmp_path / "result.txt", "x")
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(before)
-    assert (tmp_path / "result.txt").stat().st_mode & 0o777 == mode
-
-
-def test_json(tmp_path):
-    value = {"label": "Hühnerhof", "scores": [0.1, 2], "none": None}
-    runtime.write_json(tmp_path / "a.json", value)
-    assert runtime.read_json(tmp_path / "a.json", "") == value
-    assert "Hühnerhof" in (tmp_path / "a.json").read_text(encoding="utf-8")
-    with pytest.raises(UserError, match=r"b\.json: no such file: make it first"):
-        runtime.read_json(tmp_path / "b.json", "make it first")
-    for content in (b"{", b"", b"\xff\xfe"):
-        (tmp_path / "a.json").write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.json: not a JSON file"):
-            runtime.read_json(tmp_path / "a.json", "")
-
-
 def test_the_log_goes_to_the_console_and_is_appended_to_a_file(tmp_path, capsys):
     file = tmp_path / "log" / "run.log"
     for run in (1, 2):
@@ -160,6 +111,14 @@ def test_the_log_goes_to_the_console_and_is_appended_to_a_file(tmp_path, capsys)
     runtime.log.handlers.clear()
 
 
+def test_the_log_is_ours_alone():
+    """Paddle shows INFO of all libraries, and matplotlib's is about fonts."""
+    runtime.start_log()
+    runtime.log.handlers.clear()
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.INFO)
+    assert [logging.getLevelName(level) for level in (runtime.TRAIN, runtime.EVAL)] == ["TRAIN", "EVAL"]
+
+
 def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     talk = "from paddletag import runtime\nruntime.run(lambda: [print(n) for n in range(100_000)])\n"
     (tmp_path / "talk.py").write_text(talk)
@@ -170,76 +129,9 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
 
 
-KILLED = """
-import sys, time
-from paddletag import runtime
-with runtime.atomic(sys.argv[1]) as temporary:
-    temporary.write_text("half")
-    print(temporary, flush=True)
-    time.sleep(60)
-"""
-
-
-def writing(path):
-    """(a process that is writing `path`, its temporary file)."""
-    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
-    process = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True, env=env)
-    return process, Path(process.stdout.readline().strip())
-
-
-def test_what_a_killed_run_left_is_removed_by_the_next_and_what_a_live_one_writes_is_not(tmp_path):
-    path, other = tmp_path / "curve.png", tmp_path / "curve.png.txt"
-    processes = [writing(path) for _ in range(3)]
-    elsewhere, half = writing(other)
-    temporaries = [temporary for _, temporary in processes]
-    assert len({*temporaries, half}) == 4 and all(name.name.startswith(".") for name in temporaries)
-    try:
-        for process, _ in processes[:2]:
-            process.kill()
-            process.wait()
-        runtime.write_text(path, "whole")
-        assert sorted(tmp_path.iterdir()) == sorted([path, temporaries[2], half])
-        processes[2][0].kill()
-        processes[2][0].wait()
-        runtime.write_text(path, "again")
-        assert path.read_text() == "again" and sorted(tmp_path.iterdir()) == sorted([path, half])
-    finally:
-        for process, _ in [*processes, (elsewhere, half)]:
-            process.kill()
-            process.communicate()
-
-
-def test_atomic_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
-    """Nothing can be told of what is left, so it stays; and nobody's is overwritten."""
-
-    def flock(*args):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(runtime.fcntl, "flock", flock)
-    with runtime.atomic(tmp_path / "a") as first, runtime.atomic(tmp_path / "a") as second:
-        first.write_text("1")
-        second.write_text("2")
-        assert first != second
-    assert (tmp_path / "a").read_text() == "1" and os.listdir(tmp_path) == ["a"]
-
-
-def test_many_processes_that_write_one_file(tmp_path):
-    """Each write is whole, and nothing is left."""
-    code = (
-        "import sys\nfrom paddletag import runtime\n"
-        "for n in range(200): runtime.write_text(sys.argv[1], sys.argv[2] * 1000)\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(LOCAL)}
-    command = [sys.executable, "-c", code, str(tmp_path / "a")]
-    processes = [subprocess.Popen([*command, letter], env=env, stderr=subprocess.PIPE) for letter in "abcd"]
-    assert [process.communicate()[1] for process in processes] == [b""] * 4
-    assert {*(tmp_path / "a").read_text()} < {*"abcd"} and len((tmp_path / "a").read_text()) == 1000
-    assert os.listdir(tmp_path) == ["a"]
-
-
 @pytest.mark.parametrize("words", ["--top_k 5", "--top-k=5", "--top-k 7 --opts a b", "--top_k 5 -- --batch_size"])
 def test_what_was_given_is_known_though_it_is_the_default(words):
-    parser = runtime.Parser(prog="tool.py")
+    parser = Parser(prog="tool.py")
     parser.add_argument("files", nargs="*")
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=5)
@@ -248,9 +140,9 @@ def test_what_was_given_is_known_though_it_is_the_default(words):
     assert args.given == {"top_k"} | ({"opts"} if "--opts" in words else set())
     assert args.files == (["--batch_size"] if "--" in words.split() else [])
     assert parser.parse_args([]).given == set()
-    runtime.refuse(args, ["batch_size"], "there are no batches")
+    refuse(args, ["batch_size"], "there are no batches")
     with pytest.raises(UserError, match="^--top_k: nothing is printed$"):
-        runtime.refuse(args, ["batch_size", "top_k"], "nothing is printed")
+        refuse(args, ["batch_size", "top_k"], "nothing is printed")
 
 
 def test_after_two_hyphens_everything_is_left_as_it_is(parser):
@@ -272,11 +164,11 @@ def test_no_terminal_obeys_what_is_logged_or_printed(tmp_path, capsys):
     runtime.log.handlers.clear()
     runtime.say(f"  {NASTY}", "second")
     runtime.say("error", file=sys.stderr)
-    found = capsys.readouterr()
+    printed = capsys.readouterr()
     expected = [f"{SAFE}: done", f"{SAFE}: left out", f"100 %: {SAFE}", f"found in {SAFE}:", f"  rate  {SAFE}"]
     expected += ["  format  wav", "1 of 2.5"]
-    logged = [line.partition("] - ")[2] or line for line in found.out.splitlines()]
-    assert logged == [*expected, f"  {SAFE}", "second"] and found.err == "error\n"
+    logged = [line.partition("] - ")[2] or line for line in printed.out.splitlines()]
+    assert logged == [*expected, f"  {SAFE}", "second"] and printed.err == "error\n"
     assert [line.partition("] - ")[2] or line for line in (tmp_path / "run.log").read_text().splitlines()] == expected
 
 

@@ -44,6 +44,6 @@ cat <<'TEXT'
   report             demo/exp/fold1/report.html   (for a browser: mistakes to hear, confusion matrix, learning curve)
 
 Next:
-  your own sound     .venv/bin/python local/audio_tag.py --model demo/exp/fold1 --wav YOUR.wav
+  your own sound     .venv/bin/paddletag tag YOUR.wav --model demo/exp/fold1
   real sounds        README.md, "ESC-50": pretrained weights, then bash examples/esc50/run.sh
 TEXT

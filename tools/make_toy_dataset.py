@@ -18,18 +18,22 @@ if __name__ == "__main__":  # before all else
     interrupt.begin()
 
 import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import output_folder
 import toy_layouts
-import whole_folder  # first: it makes the project's library found
 from paddletag import runtime
+from paddletag.commands.options import Parser
+from paddletag.files import write_json
 from scipy.io import wavfile
 
 VERSION = 1  # raise it when a sound changes, so that an older data set is not taken for the same
 
 
-def write(folder, clips, texts, settings):
-    """Write sound, then tables and lists, then toy.json into `folder`."""
+def write(folder: Path, clips: Sequence[toy_layouts.Clip], texts: dict[str, str], settings: dict[str, Any]) -> None:
+    """Write sound, then tables and lists (`texts`: {path: text}), then toy.json into `folder`."""
     for clip in progress(clips):
         path = folder / clip.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,18 +49,20 @@ def write(folder, clips, texts, settings):
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    runtime.write_json(folder / "toy.json", settings)
+    write_json(folder / "toy.json", settings)
 
 
-def progress(items):
+def progress(clips: Iterable[toy_layouts.Clip]) -> Iterable[toy_layouts.Clip]:
+    """The clips, with a bar on a terminal if tqdm is installed."""
     try:
-        return runtime.progress(items, desc="toy clips", unit="clip")
+        return runtime.progress(clips, desc="toy clips", unit="clip")
     except ImportError:  # for the default layout numpy and scipy are enough
-        return items
+        return clips
 
 
-def main():
-    parser = runtime.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Make the data set that the command line asks for."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--layout", default="csv", choices=toy_layouts.LAYOUTS, help="as above; default: csv")
     parser.add_argument("--multi-label", action="store_true", help="with layout csv: mixtures of one to three sounds")
@@ -84,10 +90,10 @@ def main():
     clips, texts = layout.files(clips_per_class, seconds, args.seed)
     paths = [*(clip.path for clip in clips), *texts]
     what = f"{len(clips)} clips of {seconds:g} s, {len(layout.classes)} classes"
-    if whole_folder.is_made(args.out, "toy data set", "toy.json", settings, paths):
+    if output_folder.check_made(args.out, "toy data set", "toy.json", settings, paths):
         runtime.say(f"{args.out} already holds this data set ({what}): nothing to do")
         return
-    with whole_folder.whole(args.out) as folder:
+    with output_folder.atomic_folder(args.out) as folder:
         write(folder, clips, texts, settings)
     runtime.say(f"wrote {what} to {args.out}")
 

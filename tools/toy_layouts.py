@@ -6,8 +6,9 @@ A layout is a function (clips per class, seconds, seed) -> (clips, {path: text})
 import csv
 import io
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.io.wavfile
@@ -23,19 +24,22 @@ MIXED = ("alarm_beep", "bell", "bird", "clock", "dog", "engine", "helicopter", "
 
 
 class Clip(NamedTuple):
-    """A sound file: its path, its rate in Hz, and what makes its samples, int16 [N] or [N, channels]."""
+    """A sound file: its path, its rate in Hz, and what makes its samples, int16 [N] or [N, channels], or its bytes."""
 
     path: str
     rate: int
-    sound: partial
+    sound: Callable[[], np.ndarray | bytes]
 
 
-def generator(seed, *names):
+Files = tuple[list[Clip], dict[str, str]]  # sounds, and {path: text}
+
+
+def generator(seed: int, *names: object) -> np.random.Generator:
     """The random numbers of one file, that of no other."""
     return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
 
 
-def table(rows):
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Dictionaries as the text of a CSV file."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -44,7 +48,7 @@ def table(rows):
     return file.getvalue()
 
 
-def esc50(clips_per_class, seconds, seed):
+def esc50(clips_per_class: int, seconds: float, seed: int) -> Files:
     """ESC-50's own: meta/esc50.csv and audio/, fold by fold."""
     clips, rows = [], []
     for index in sorted(range(clips_per_class), key=lambda i: (i % FOLDS, i)):
@@ -61,7 +65,7 @@ def esc50(clips_per_class, seconds, seed):
     return clips, {"meta/esc50.csv": table(rows)}
 
 
-def drawn(clips_per_class, seed):
+def draw_mixtures(clips_per_class: int, seed: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
     """Yield (fold, [(name, index)]): one to three sounds of different classes for each mixture.
 
     Every class begins `clips_per_class` mixtures, equally many in each fold; no (name, index) occurs twice.
@@ -80,10 +84,10 @@ def drawn(clips_per_class, seed):
             yield index % FOLDS + 1, sources
 
 
-def multi_label(clips_per_class, seconds, seed):
+def multi_label(clips_per_class: int, seconds: float, seed: int) -> Files:
     """meta/mixtures.csv and audio/: mixtures of one to three sounds, their names separated by `;`."""
     clips, rows = [], []
-    for number, (fold, sources) in enumerate(drawn(clips_per_class, seed)):
+    for number, (fold, sources) in enumerate(draw_mixtures(clips_per_class, seed)):
         filename = f"{fold}-{number:05d}.wav"
         rows.append({
             "filename": filename, "fold": fold, "labels": ";".join(name for name, _ in sources),
@@ -93,7 +97,7 @@ def multi_label(clips_per_class, seconds, seed):
     return clips, {"meta/mixtures.csv": table(rows)}
 
 
-def audioset(clips_per_class, seconds, seed):
+def audioset(clips_per_class: int, seconds: float, seed: int) -> Files:
     """AudioSet's segments CSVs and label file, and a folder of clips in which one is missing and one cut short.
 
     Clips are named in three of the ways in which copies of AudioSet name them.
@@ -103,8 +107,8 @@ def audioset(clips_per_class, seconds, seed):
     labels = [{"index": n, "mid": mids[name], "display_name": display[name]} for n, name in enumerate(mids)]
     letters = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
     rng, clips = generator(seed, "ids"), []
-    segments = {"balanced_train": [], "eval": []}
-    for number, (fold, sources) in enumerate(drawn(clips_per_class, seed)):
+    segments: dict[str, list[str]] = {"balanced_train": [], "eval": []}
+    for number, (fold, sources) in enumerate(draw_mixtures(clips_per_class, seed)):
         video = "".join(rng.choice(letters, 11))
         start = int(rng.integers(0, 30)) * 10
         marks = ",".join(mids[name] for name, _ in sources)
@@ -123,38 +127,39 @@ def audioset(clips_per_class, seconds, seed):
     return clips, texts
 
 
-def cut_short(sound):
+def cut_short(sound: Callable[[], np.ndarray]) -> bytes:
     """The sound, as bytes of a WAV file that ends in the middle of it."""
     file = io.BytesIO()
     scipy.io.wavfile.write(file, toy_sounds.RATE, sound())
     return file.getvalue()[: len(file.getvalue()) // 2]
 
 
-def folders(clips_per_class, seconds, seed):
-    """<class>/<recording>-<part>.<kind>: two parts of every recording, in four formats and rates, mono and stereo."""
+def folders(clips_per_class: int, seconds: float, seed: int) -> Files:
+    """<class>/<recording>-<half>.<format>: halves of recordings, in four formats and rates, mono and stereo."""
     kinds = (("wav", 16000), ("flac", 44100), ("ogg", 48000), ("mp3", 22050))
     clips = []
     for target, name in enumerate(toy_sounds.SOUNDS):
         for index in range(clips_per_class):
-            recording, part = divmod(index, 2)
+            recording, half = divmod(index, 2)
             suffix, rate = kinds[(recording + target) % 4]
-            sound = partial(excerpt, name, recording, part, seconds, seed, rate, 1 + recording // 4 % 2)
-            clips.append(Clip(f"{name}/rec{target:02d}{recording:03d}-{'ab'[part]}.{suffix}", rate, sound))
+            sound = partial(excerpt, name, recording, half, seconds, seed, rate, 1 + recording // 4 % 2)
+            clips.append(Clip(f"{name}/rec{target:02d}{recording:03d}-{'ab'[half]}.{suffix}", rate, sound))
     return clips, {}
 
 
-def excerpt(name, recording, part, seconds, seed, rate, channels):
-    """The first or second half of a recording of twice `seconds`: int16 [n, channels] at `rate` Hz."""
-    half = int(seconds * toy_sounds.RATE)
-    x = toy_sounds.clip(name, recording, 2 * seconds, seed)[part * half : (part + 1) * half]
+def excerpt(name: str, recording: int, half: int, seconds: float, seed: int, rate: int, channels: int) -> np.ndarray:
+    """The first half (0) or the second one (1) of a recording of twice `seconds`: int16 [n, channels] at `rate` Hz."""
+    length = int(seconds * toy_sounds.RATE)
+    x = toy_sounds.clip(name, recording, 2 * seconds, seed)[half * length : (half + 1) * length]
     divisor = np.gcd(rate, toy_sounds.RATE)
     y = scipy.signal.resample_poly(x.astype(float), rate // divisor, toy_sounds.RATE // divisor)
     return np.repeat(np.clip(np.round(y), -32768, 32767).astype(np.int16)[:, None], channels, axis=1)
 
 
-def gtzan(clips_per_class, seconds, seed):
+def gtzan(clips_per_class: int, seconds: float, seed: int) -> Files:
     """genres/<genre>/<genre>.000NN.wav, and lists of ids in splits/: half train, a quarter each valid and test."""
-    clips, lists = [], {"train": [], "valid": [], "test": []}
+    clips: list[Clip] = []
+    lists: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     for genre in toy_music.STYLES:
         for index in range(clips_per_class):
             name = f"{genre}.{index:05d}"
@@ -164,7 +169,7 @@ def gtzan(clips_per_class, seconds, seed):
     return clips, {f"splits/{split}.txt": "".join(f"{name}\n" for name in names) for split, names in lists.items()}
 
 
-def music_speech(clips_per_class, seconds, seed):
+def music_speech(clips_per_class: int, seconds: float, seed: int) -> Files:
     """music_wav/*.wav and speech_wav/*.wav."""
     clips, styles = [], list(toy_music.STYLES)
     for index in range(clips_per_class):
@@ -175,7 +180,7 @@ def music_speech(clips_per_class, seconds, seed):
     return clips, {}
 
 
-def tess(clips_per_class, seconds, seed):
+def tess(clips_per_class: int, seconds: float, seed: int) -> Files:
     """<SPEAKER>_<word>_<emotion>.wav: each speaker says half of an emotion's clips, the same words."""
     clips = []
     for speaker in toy_speech.SPEAKERS:
@@ -186,27 +191,31 @@ def tess(clips_per_class, seconds, seed):
     return clips, {}
 
 
-def musical(seed, genre, index, seconds):
+def musical(seed: int, genre: str, index: int, seconds: float) -> np.ndarray:
+    """A piece of music: int16 [seconds * toy_music.RATE]."""
     rng = generator(seed, genre, index)
     return toy_sounds.pcm(toy_music.music(rng, genre, seconds), rng.uniform(0.3, 0.95))
 
 
-def spoken(seed, index, seconds):
+def spoken(seed: int, index: int, seconds: float) -> np.ndarray:
+    """A person who talks, in some noise: int16 [seconds * toy_music.RATE]."""
     rng = generator(seed, "speech", index)
     x = toy_speech.speech(rng, seconds, toy_music.RATE)
     noise = 10 ** (rng.uniform(-60, -35) / 20) * x.std() * rng.standard_normal(len(x))
     return toy_sounds.pcm(x + noise, rng.uniform(0.3, 0.95))
 
 
-def acted(seed, speaker, word, emotion, seconds):
-    """Its level is part of the emotion, so it is not normalised."""
+def acted(seed: int, speaker: str, word: str, emotion: str, seconds: float) -> np.ndarray:
+    """A word said with an emotion: int16 [seconds * TESS_RATE], not normalised: its level is part of the emotion."""
     x = toy_speech.word(generator(seed, speaker, word, emotion), speaker, word, emotion, seconds, TESS_RATE)
     return np.round(np.clip(0.6 * x, -1, 1) * 32767).astype(np.int16)
 
 
 class Layout(NamedTuple):
-    files: object  # the function
-    classes: tuple
+    """A kind of data set, and how large it may be."""
+
+    files: Callable[[int, float, int], Files]  # clips per class, seconds, seed
+    classes: tuple[str, ...]
     fewest: int  # clips per class
     clips_per_class: int  # unless the user says another number
     most: int

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 RATE = 22050  # Hz
+Pitch = int | np.integer  # semitones from 440 Hz
 
 
 class Timbre(NamedTuple):
+    """How the notes of an instrument sound."""
+
     slope: float  # harmonic k has the amplitude k ** -slope
     attack: float  # seconds
     decay: float  # seconds
@@ -28,7 +31,7 @@ MAJOR, MINOR, SEVENTH, MINOR_NINTH, FIFTH = (0, 4, 7), (0, 3, 7), (0, 4, 10), (3
 class Style(NamedTuple):
     """One bar has 16 steps. Drums and chords: x strikes. Bass: the semitones above the root, in hexadecimal."""
 
-    tempo: tuple  # beats a minute, from and to
+    tempo: tuple[float, float]  # beats a minute, from and to
     swing: float  # share of a beat that its first half takes
     kick: str
     snare: str
@@ -37,9 +40,9 @@ class Style(NamedTuple):
     bass: str
     bass_timbre: Timbre
     chords: str
-    chord: tuple  # semitones
+    chord: tuple[int, ...]  # semitones
     chord_timbre: Timbre
-    roots: tuple  # semitones, a bar each
+    roots: tuple[int, ...]  # semitones, a bar each
     lead: float  # how likely a step has a note of the melody
     lead_timbre: Timbre
 
@@ -69,17 +72,19 @@ STYLES = {
 }  # fmt: skip
 
 
-def note(pitch, seconds, timbre):
-    """A note of `pitch` (semitones from 440 Hz) that is let go after `seconds`: float [n]."""
+def note(pitch: Pitch, seconds: float, timbre: Timbre) -> np.ndarray:
+    """A note of `pitch` that is let go after `seconds`: float [n]."""
     t = np.arange(int((seconds + 0.05) * RATE)) / RATE
     f = 440 * 2 ** (pitch / 12)
     phase = 2 * np.pi * f * (t + timbre.vibrato * np.log(2) / 12 * np.cos(11 * np.pi * t) / (11 * np.pi))
     harmonics = range(1, min(12, int(0.45 * RATE / f)) + 1)
-    x = sum(k**-timbre.slope * np.sin(k * phase) * np.exp(-t * (k - 1) / (4 * timbre.decay)) for k in harmonics)
+    x = np.zeros(len(t))
+    for k in harmonics:
+        x += k**-timbre.slope * np.sin(k * phase) * np.exp(-t * (k - 1) / (4 * timbre.decay))
     return x * np.minimum(t / timbre.attack, 1) * np.exp(-t / timbre.decay) * np.clip((t[-1] - t) / 0.05, 0, 1)
 
 
-def drums(rng, ring):
+def drums(rng: np.random.Generator, ring: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kick, snare and hat: float [n] each."""
     t = np.arange(int(0.5 * RATE)) / RATE
     bend = rng.uniform(0.02, 0.05)
@@ -91,7 +96,7 @@ def drums(rng, ring):
     return kick, 0.5 * snare, 0.12 * hat
 
 
-def music(rng, genre, seconds):
+def music(rng: np.random.Generator, genre: str, seconds: float) -> np.ndarray:
     """A piece in the style `genre`: float [seconds * RATE]."""
     style = STYLES[genre]
     beat = 60 / rng.uniform(*style.tempo)
@@ -101,21 +106,21 @@ def music(rng, genre, seconds):
     times = (np.arange(4 * bars)[:, None] + within).ravel() * beat - rng.uniform(0, 4 * beat)
     key, turn = rng.integers(-5, 6), rng.integers(len(style.roots))
     scale = np.array(sorted({0, 2, 5, 7, 9 if 4 in style.chord else 10, *(s % 12 for s in style.chord)}))
-    notes = {}
+    notes: dict[tuple[Pitch, Timbre], np.ndarray] = {}
 
-    def play(bus, time, pitch, length, timbre):
+    def play(bus: np.ndarray, time: float, pitch: Pitch, length: float, timbre: Timbre) -> None:
         if (pitch, timbre) not in notes:
             notes[pitch, timbre] = note(pitch, length, timbre)
         add(bus, time, notes[pitch, timbre])
 
-    def add(bus, time, x):
+    def add(bus: np.ndarray, time: float, x: np.ndarray) -> None:
         a = int(time * RATE)
         x = x[max(0, -a) : max(0, n - a)]
         bus[max(0, a) : max(0, a) + len(x)] += x
 
     kit = drums(rng, style.ring)
     rhythm, bass, chords, lead = np.zeros((4, n))
-    degree = rng.integers(len(scale))
+    degree: int | np.integer = rng.integers(len(scale))  # of the melody, in notes of the scale
     for step, time in enumerate(times):
         k, root = step % 16, key + style.roots[(step // 16 + turn) % len(style.roots)]
         for pattern, drum in zip((style.kick, style.snare, style.hat), kit, strict=True):
@@ -136,5 +141,7 @@ def music(rng, genre, seconds):
         if timbre.drive:
             bus[:] = np.tanh(timbre.drive * bus / (bus.std() + 1e-9))
     levels = rng.uniform(0.7, 1.3, 4) * (0.12, 0.08, 0.06, 0.05)
-    mix = sum(level * bus / (bus.std() + 1e-9) for level, bus in zip(levels, (rhythm, bass, chords, lead), strict=True))
+    mix = np.zeros(n)
+    for level, bus in zip(levels, (rhythm, bass, chords, lead), strict=True):
+        mix += level * bus / (bus.std() + 1e-9)
     return mix + 10 ** (rng.uniform(-75, -55) / 20) * rng.standard_normal(n)

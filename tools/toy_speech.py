@@ -1,6 +1,7 @@
 """Synthetic speech for toy data sets: a pulse train and noise, shaped by moving formants. No word can be understood."""
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +17,21 @@ FRAME = 512  # samples that one shape of the mouth lasts
 
 
 class Voice(NamedTuple):
+    """A person's voice."""
+
     pitch: float  # Hz
     tract: float  # its formants over those of the table
     breath: float  # amplitude of the noise beside the pulses
+
+
+Syllable = tuple[float, float, str, bool]  # start and length in seconds, vowel, whether a hiss begins it
 
 
 class Emotion(NamedTuple):
     """How a word is said, against the voice's own way: 0 semitones, tempo 1, 0 dB."""
 
     pitch: float  # semitones
-    contour: tuple  # semitones at the begin, the middle and the end
+    contour: tuple[float, float, float]  # semitones at the begin, the middle and the end
     tempo: float
     level: float  # dB
     tilt: float  # dB per octave above 500 Hz: a pressed voice is brighter
@@ -45,7 +51,7 @@ EMOTIONS = {
 SPEAKERS = {"OAF": Voice(180, 1.12, 0.12), "YAF": Voice(215, 1.18, 0.08)}  # an older and a younger woman
 
 
-def shaped(source, gains):
+def shaped(source: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """source [n] with the gains [frames, FRAME // 2 + 1] of each FRAME // 2 samples: [n], by overlapping frames."""
     hop, frames = FRAME // 2, len(gains)
     window = np.sin(np.pi * (np.arange(FRAME) + 0.5) / FRAME)
@@ -59,10 +65,18 @@ def shaped(source, gains):
     return out[hop : hop + len(source)]
 
 
-def utter(rng, voice, rate, pitch, level, syllables, tilt=0.0):
+def utter(
+    rng: np.random.Generator,
+    voice: Voice,
+    rate: int,
+    pitch: np.ndarray,
+    level: float | np.ndarray,
+    syllables: Sequence[Syllable],
+    tilt: float = 0.0,
+) -> np.ndarray:
     """Speak: float [n] at `rate` Hz.
 
-    pitch (Hz) and level (amplitude): [n]. syllables: [(start and length in seconds, vowel, whether a hiss begins it)].
+    pitch [n]: in Hz. level: an amplitude, or [n]. tilt: dB per octave above 500 Hz, against the usual voice.
     """
     n = len(pitch)
     phase = np.cumsum(pitch) / rate
@@ -73,10 +87,11 @@ def utter(rng, voice, rate, pitch, level, syllables, tilt=0.0):
     targets = voice.tract * np.array([FORMANTS[vowel] for _, _, vowel, _ in syllables])
     tracks = np.stack([np.interp(centres, middles, targets[:, k]) for k in range(3)])
     f = np.fft.rfftfreq(FRAME, 1 / rate)
-    gains = sum(
+    resonances = (
         strength / np.sqrt(1 + ((f - track[:, None]) / width) ** 2)
         for track, strength, width in zip(tracks, (1.0, 0.5, 0.3), (45, 55, 80), strict=True)
     )
+    gains = sum(resonances, start=np.zeros((len(centres), len(f))))
     octaves = np.log2(np.maximum(f, 500) / 500)
     voiced = shaped(source, gains * 10 ** ((tilt - 4) * octaves / 20))
     time = np.arange(n) / rate
@@ -91,7 +106,7 @@ def utter(rng, voice, rate, pitch, level, syllables, tilt=0.0):
     return level * (voiced / voiced.std() * open_mouth + 0.15 * hiss * noise)
 
 
-def speech(rng, seconds, rate):
+def speech(rng: np.random.Generator, seconds: float, rate: int) -> np.ndarray:
     """One person who talks in phrases with pauses: float [seconds * rate]."""
     woman = rng.uniform() < 0.5
     voice = Voice(rng.uniform(170, 240) if woman else rng.uniform(85, 140), rng.uniform(1.1, 1.2) if woman else
@@ -106,25 +121,26 @@ def speech(rng, seconds, rate):
             now += length * rng.uniform(1.0, 1.15)
         now += rng.uniform(0.2, 0.7)
     time = np.arange(int(seconds * rate)) / rate
-    pitch = voice.pitch * 2 ** (np.interp(time, *zip(*knots, strict=True)) / 12)
+    middles, semitones = zip(*knots, strict=True)
+    pitch = voice.pitch * 2 ** (np.interp(time, middles, semitones) / 12)
     return utter(rng, voice, rate, pitch, 1.0, syllables)
 
 
-def word(rng, speaker, name, emotion, seconds, rate):
+def word(rng: np.random.Generator, speaker: str, name: str, emotion: str, seconds: float, rate: int) -> np.ndarray:
     """The word `name` (its sounds follow from its letters), said once within `seconds`: float [seconds * rate]."""
-    how = EMOTIONS[emotion]
+    manner = EMOTIONS[emotion]
     voice = SPEAKERS[speaker]
-    sounds = np.random.default_rng(zlib.crc32(name.encode()))
-    vowels = sounds.choice(list(FORMANTS), 3)
-    hissed = sounds.uniform(size=3) < 0.5
-    tempo = how.tempo * rng.uniform(0.93, 1.07)
-    whole = min(0.6 / tempo, 0.9 * seconds)
-    start = rng.uniform(0.1, 0.9) * (seconds - whole)
-    syllables = [(start + k * whole / 3, 0.95 * whole / 3, vowels[k], hissed[k]) for k in range(3)]
+    word_rng = np.random.default_rng(zlib.crc32(name.encode()))
+    vowels = word_rng.choice(list(FORMANTS), 3)
+    hissed = word_rng.uniform(size=3) < 0.5
+    tempo = manner.tempo * rng.uniform(0.93, 1.07)
+    length = min(0.6 / tempo, 0.9 * seconds)
+    start = rng.uniform(0.1, 0.9) * (seconds - length)
+    syllables = [(start + k * length / 3, 0.95 * length / 3, vowels[k], hissed[k]) for k in range(3)]
     time = np.arange(int(seconds * rate)) / rate
-    contour = np.interp(time, start + whole * np.array([0.1, 0.5, 0.95]), how.contour)
-    tremor = how.tremor * np.sin(2 * np.pi * rng.uniform(7, 9) * time)
-    pitch = voice.pitch * 2 ** ((how.pitch + rng.normal(0, 0.7) + contour + tremor) / 12)
-    level = 0.1 * 10 ** ((how.level + rng.uniform(-2, 2)) / 20)
-    voice = voice._replace(breath=voice.breath * how.breath)
-    return utter(rng, voice, rate, pitch, level, syllables, how.tilt) + 3e-4 * rng.standard_normal(len(time))
+    contour = np.interp(time, start + length * np.array([0.1, 0.5, 0.95]), manner.contour)
+    tremor = manner.tremor * np.sin(2 * np.pi * rng.uniform(7, 9) * time)
+    pitch = voice.pitch * 2 ** ((manner.pitch + rng.normal(0, 0.7) + contour + tremor) / 12)
+    level = 0.1 * 10 ** ((manner.level + rng.uniform(-2, 2)) / 20)
+    voice = voice._replace(breath=voice.breath * manner.breath)
+    return utter(rng, voice, rate, pitch, level, syllables, manner.tilt) + 3e-4 * rng.standard_normal(len(time))

@@ -12,8 +12,13 @@ if __name__ == "__main__":  # before all else
 from collections import defaultdict
 
 import numpy as np
-from paddletag import audio, checkpoint, frontend, manifest, runtime, tagging
+from paddletag import runtime
+from paddletag.commands.options import Parser
+from paddletag.data import audio, manifest
+from paddletag.features.padding import PADS
+from paddletag.models import model_folder
 from paddletag.runtime import UserError
+from paddletag.tagging import pipeline
 
 MATCHES = {  # the labels of AudioSet that say what a class of ESC-10 is; not those that only often go with it
     "chainsaw": ["Chainsaw"],
@@ -29,12 +34,13 @@ MATCHES = {  # the labels of AudioSet that say what a class of ESC-10 is; not th
 }
 
 
-def main():
-    parser = runtime.Parser(description=__doc__)
+def main() -> None:
+    """Print the table for the options of the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", required=True, help="folder prepared from ESC-10 (stage 0 of examples/esc50)")
     parser.add_argument("--model", default="mn04_as", help="a backbone with AudioSet's labels")
     parser.add_argument("--cut", type=float, default=0.0, help="seconds of each clip's loudest part; 0: the whole clip")
-    parser.add_argument("--pad", choices=frontend.PADS, help="what fills shorter sounds; default: the backbone's own")
+    parser.add_argument("--pad", choices=PADS, help="what fills shorter sounds; default: the backbone's own")
     parser.add_argument("--min_seconds", type=float, help="the length to fill to; default: the backbone's own")
     args = parser.parse_args()
     if args.cut < 0 or (args.min_seconds or 0) < 0:
@@ -45,18 +51,17 @@ def main():
     if unknown:
         raise UserError(f"{args.data}: not ESC-10: it has the label {unknown[0]!r}")
 
-    model, meta = checkpoint.load_model(args.model)
+    front_end = model_folder.saved_front_end(model_folder.describe_model(args.model))
+    model, meta = model_folder.load_model(args.model, front_end.replace(pad=args.pad) if args.pad else None)
     if not {label for names in MATCHES.values() for label in names} <= set(meta["labels"]):
         raise UserError(f"{args.model}: has other labels than AudioSet's: name a backbone")
-    if args.pad:
-        model.front_end = model.front_end.replace(pad=args.pad)
     if args.min_seconds is not None:
         meta["min_seconds"] = args.min_seconds
     right = defaultdict(list)  # class -> per clip, whether the first label matches, and one of the first five
     for record in runtime.progress(records, desc=args.model, unit="clip"):
         (name,) = record["labels"]
         sound = loudest(record["audio"], args.cut) if args.cut else record["audio"]
-        scores = tagging.tag_clip(model, meta, sound)["scores"][0]
+        scores = pipeline.tag_clip(model, meta, sound)["scores"][0]
         matches = [meta["labels"][i] in MATCHES[name] for i in np.argsort(-scores, kind="stable")[:5]]
         right[name].append((matches[0], any(matches)))
 
@@ -68,7 +73,7 @@ def main():
         runtime.say(f"| {name} | {'; '.join(MATCHES.get(name, []))} | {len(rows)} | {top1:.2f} | {top5:.2f} |")
 
 
-def loudest(path, seconds):
+def loudest(path: str, seconds: float) -> audio.Source:
     """The part of a sound, of so many seconds, that has the most power: an `audio.Source`."""
     rate = audio.probe(path).rate
     wave, length = audio.load(path, rate), round(seconds * rate)

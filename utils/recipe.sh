@@ -102,19 +102,43 @@ for word; do
   fi
 done
 
+nearest() { # nearest WORD NAME ...: ": did you mean NAME?" of the name that is spelt most like WORD; or nothing
+  printf '%s\n' "$@" | awk '
+    NR == 1 { word = $0; n = length(word); least = n / 2; next }
+    {
+      m = length($0)
+      for (j = 0; j <= m; j++) row[j] = j
+      for (i = 1; i <= n; i++) { # row[j]: edits from the first i letters of word to the first j of this name
+        before = row[0]; row[0] = i
+        for (j = 1; j <= m; j++) {
+          edits = before + (substr(word, i, 1) != substr($0, j, 1))
+          if (row[j] + 1 < edits) edits = row[j] + 1
+          if (row[j - 1] + 1 < edits) edits = row[j - 1] + 1
+          before = row[j]; row[j] = edits
+        }
+      }
+      if (row[m] < least) { least = row[m]; best = $0 }
+    }
+    END { if (best != "") { gsub("_", "-", best); print ": did you mean --" best "?" } }'
+}
+
 while (($#)); do
-  case $1 in
-    --*=*) name=${1%%=*} value=${1#*=} ;;
-    --?*)
-      (($# > 1)) && [[ $2 != --?* ]] || die "$1 needs a value"
-      name=$1 value=$2
-      shift
-      ;;
-    *) die "unexpected argument: $1 (see --help)" ;;
-  esac
-  shift
+  [[ $1 == --?* ]] || die "unexpected argument: $1 (see --help)"
+  name=${1%%=*}
   option=${name#--} option=${option//-/_}
-  [[ $option =~ ^[a-z0-9_]+$ && " ${options[*]} " == *" $option "* ]] || die "unknown option: $name (see --help)"
+  [[ $option =~ ^[a-z0-9_]+$ && " ${options[*]} " == *" $option "* ]] ||
+    die "unknown option: $name$(nearest "$option" "${options[@]}") (see --help)"
+  if [[ $1 == *=* ]]; then
+    value=${1#*=}
+  elif (($# > 1)) && [[ $2 != --?* ]]; then
+    value=$2
+    shift
+  elif [[ ${!option} == false ]]; then # a flag
+    value=true
+  else
+    die "$1 needs a value"
+  fi
+  shift
   printf -v "$option" %s "$value"
   given[$option]=1
 done
@@ -131,6 +155,7 @@ for name in dry_run extend; do
   [[ ${!name} == true || ${!name} == false ]] || die "--${name//_/-} ${!name}: neither true nor false"
 done
 
+folds=${folds//,/ } seeds=${seeds//,/ }
 read -r -a fold_list <<<"$folds" || true
 read -r -a seed_list <<<"$seeds" || true
 ((${#fold_list[@]})) || die "--folds is empty"
@@ -138,7 +163,7 @@ for name in fold seed; do
   declare -n list=${name}_list all=${name}s
   for value in "${list[@]}"; do
     [[ $value =~ ^(0|[1-9][0-9]{0,8})$ || $name$all == foldtest ]] ||
-      die "--${name}s $all: not numbers separated by blanks$([[ $name == seed ]] || echo ", nor the word test")"
+      die "--${name}s $all: not numbers separated by blanks or commas$([[ $name == seed ]] || echo ", nor the word test")"
   done
   [[ -z $(printf '%s\n' "${list[@]}" | sort | uniq -d) ]] || die "--${name}s $all: the same $name twice"
 done
@@ -231,7 +256,7 @@ fi
 
 # ------------------------------------------------------------------------------------------------------------ running
 
-watched= # true while cluster.py watches over the command, and says why it ended
+watched= # true while watch.py watches over the command, and says why it ended
 
 background() { # start a command in a process group of its own, so that all of it can be ended
   set -m
@@ -355,10 +380,10 @@ launch() { # launch SCRIPT ARGUMENTS: on one process, or on as many as --gpus or
   # On a CPU the launcher must ask Paddle which devices there are: of CUDA_VISIBLE_DEVICES it only counts the commas.
   [[ $device == gpu ]] || command=(env XPU_VISIBLE_DEVICES=all "${command[@]}" --enable_gpu_log False)
   ((nnodes == 1)) || command+=(--nnodes "$nnodes" --rank "$node_rank" --master "$master" --job_id "$job")
-  watch -- "${command[@]}" "$local/paddletag/distributed.py" "$@"
+  watch -- "${command[@]}" "$local/paddletag/launch/worker.py" "$@"
 }
 
-watch() { # watch [--alone] -- COMMAND: run it under cluster.py, which ends it when another node ends, and they it
+watch() { # watch [--alone] -- COMMAND: run it under watch.py, which ends it when another node ends, and they it
   local watched=true words=(--step "$step" --job "$job" --log "$log")
   ((nnodes == 1)) || words+=(--node "$node_rank" --nodes "$nnodes" --master "$master" --node_wait "$node_wait")
   if [[ $dry_run == true ]]; then
@@ -369,7 +394,7 @@ watch() { # watch [--alone] -- COMMAND: run it under cluster.py, which ends it w
   mkdir -p "$log" || exit 2
   rm -f "$log"/*
   : >"$log/workerlog.0"
-  run "$python" "$local/paddletag/cluster.py" "${words[@]}" "$@"
+  run "$python" "$local/paddletag/launch/watch.py" "${words[@]}" "$@"
 }
 
 if [[ $dry_run == true ]]; then

@@ -1,28 +1,34 @@
-"""Audio classification and tagging on PaddlePaddle: the library under the scripts of `local/`."""
+"""Audio classification and audio tagging on PaddlePaddle.
 
-import sys
+`tag` labels a sound, `load_model` keeps a model for many sounds, `create_model` and `list_models` are for training.
+The parts: data, features, models, tagging, training, reports; commands are what `paddletag` and the scripts run.
+"""
+
+TYPE_CHECKING = False  # type checkers take it for true
+
+if TYPE_CHECKING:
+    from paddletag.data.audio import AudioError
+    from paddletag.models.registry import create_model, list_models
+    from paddletag.runtime import UserError
+    from paddletag.tagging.tagger import Tagger, load_model, tag
 
 __version__ = "0.1.0"
+__all__ = ["AudioError", "Tagger", "UserError", "create_model", "list_models", "load_model", "tag"]
 
-IGNORED = (
-    # Paddle warns at import that ccache is missing; only people who build C++ extensions need it.
-    "No ccache found",
-    # And, at the first step, that BatchNorm keeps running statistics, as every BatchNorm does.
-    "When training, we now always track global mean and variance",
-)
-if warnings := sys.modules.get("warnings"):
-    for message in IGNORED:
-        warnings.filterwarnings("ignore", message)
-else:  # as by python -W: to import `warnings` takes time in which a script cannot catch Ctrl-C yet (interrupt.py)
-    sys.warnoptions += [f"ignore:{message}" for message in IGNORED]
-
-
-def _one_line_on_ctrl_c(kind, error, trace, usual=sys.excepthook):
-    """For programs that import this package and do not call `interrupt.begin`: no traceback while they do."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-    else:
-        usual(kind, error, trace)
+_MODULES = {  # where the public names are: imported when they are asked for, since some import paddle
+    "AudioError": "data.audio",
+    "Tagger": "tagging.tagger",
+    "UserError": "runtime",
+    "create_model": "models.registry",
+    "list_models": "models.registry",
+    "load_model": "tagging.tagger",
+    "tag": "tagging.tagger",
+}
 
 
-sys.excepthook = _one_line_on_ctrl_c
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'paddletag' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"paddletag.{_MODULES[name]}"), name)

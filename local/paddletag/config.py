@@ -1,12 +1,15 @@
 """Every setting of a recipe with its default. A recipe's YAML lists only what differs; `--opts` overrides both."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yacs.config import CfgNode
 
 from paddletag.runtime import UserError
+from paddletag.type_aliases import File
 
 _C = CfgNode()
 
@@ -128,11 +131,12 @@ NOT_IN_RESULT = (  # may change between a run and its resume
 )  # fmt: skip
 
 
-def defaults():
+def defaults() -> CfgNode:
+    """A config of its own with the defaults, which may be changed."""
     return _C.clone()
 
 
-def load(path, opts=()):
+def load(path: File, opts: Sequence[str] = ()) -> CfgNode:
     """The resolved, frozen config: defaults, then the YAML file `path`, then `opts` = [key, value, key, value ...].
 
     UserError for a file that is missing or not YAML, an unknown key, a value of the wrong type or out of range.
@@ -157,7 +161,7 @@ def load(path, opts=()):
     return config
 
 
-def from_dict(tree):
+def from_dict(tree: Mapping[str, Any]) -> CfgNode:
     """A resolved config from what `to_dict` gave, as saved with a model."""
     config = defaults()
     _merge(config, tree, "model.json")
@@ -165,7 +169,7 @@ def from_dict(tree):
     return config
 
 
-def to_dict(config):
+def to_dict(config: CfgNode) -> dict[str, Any]:
     """The config as plain dictionaries."""
     return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in config.items()}
 
@@ -183,49 +187,50 @@ def clips_per_pass(settings: CfgNode, ranks: int) -> int:
     return step // parts
 
 
-def find(path):
+def find(path: File) -> Path:
     """A path given by the user: as it is, or where the user stood when run.sh changed directory."""
-    there = Path(os.environ.get("RECIPE_CALLER", "."), path)
-    return there if there.exists() else Path(path)
+    from_caller = Path(os.environ.get("RECIPE_CALLER", "."), path)
+    return from_caller if from_caller.exists() else Path(path)
 
 
 class _Yaml(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping: YAML would quietly forget the first."""
 
-    def construct_mapping(self, node, deep=False):
-        known = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in known:
+            if key.value in keys:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
-            known.add(key.value)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _option(config, key, text):
+def _option(config: CfgNode, key: str, text: str) -> Any:
     """The tree that `key` = `text` on the command line stands for. What sets a text is taken as it is, not as YAML."""
-    parts, old = key.split("."), config
-    for part in parts:
-        old = old.get(part) if isinstance(old, CfgNode) else None
+    names, current = key.split("."), config
+    for name in names:
+        current = current.get(name) if isinstance(current, CfgNode) else None
     try:
-        value = text if isinstance(old, str) else yaml.safe_load(text)
+        value = text if isinstance(current, str) else yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--opts: {key}: {text!r} is not a YAML value") from None
-    for part in reversed(parts):
-        value = {part: value}
+    for name in reversed(names):
+        value = {name: value}
     return value
 
 
-def _merge(config, tree, where, prefix=""):
+def _merge(config: CfgNode, tree: object, where: str, prefix: str = "") -> None:
+    """Put the values of `tree` (keys below `prefix`) into `config`. UserError that names `where` and the key."""
     if not isinstance(tree, dict):
         raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping of keys to values")
     for key, value in tree.items():
         name = f"{prefix}{key}"
         free = prefix.rstrip(".") in FREE
         if key not in config and not free:
-            near = ", ".join(f"{prefix}{known}" for known in config)
-            raise UserError(f"{where}: unknown key {name}; there are: {near}")
+            keys = ", ".join(f"{prefix}{other}" for other in config)
+            raise UserError(f"{where}: unknown key {name}; there are: {keys}")
         if name in PER_SPLIT and isinstance(value, dict):
             _merge_splits(config, key, value, f"{where}: {name}")
         elif not free and isinstance(config[key], CfgNode):
@@ -235,7 +240,8 @@ def _merge(config, tree, where, prefix=""):
             config[key] = value if free else typed(value, default, f"{where}: {name}")
 
 
-def _merge_splits(config, key, files, name):
+def _merge_splits(config: CfgNode, key: str, files: dict[Any, Any], name: str) -> None:
+    """Put {split: file} into `config`, beside the files of other splits. name: of the key, for errors."""
     for split, file in files.items():
         if split not in SPLITS:
             raise UserError(f"{name}: {split!r} is not a split: give files for {', '.join(SPLITS)}")
@@ -243,7 +249,7 @@ def _merge_splits(config, key, files, name):
         config[key] = {**before, split: typed(file, "", f"{name}.{split}")}
 
 
-def typed(value, default, name):
+def typed(value: Any, default: object, name: str) -> Any:
     """`value` as the type of `default`; UserError with the key's `name` if it is of another.
 
     YAML reads 1e-4 as text and 1 as an integer: both pass for a float.
@@ -267,8 +273,10 @@ def typed(value, default, name):
 _KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}
 
 
-def _check(config, path):
-    def get(name):
+def _check(config: CfgNode, path: File) -> None:
+    """UserError that names `path` and the key, for a value out of range."""
+
+    def get(name: str) -> Any:
         section, _, key = name.rpartition(".")
         return config[section][key] if section else config[key]
 

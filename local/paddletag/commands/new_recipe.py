@@ -1,0 +1,26 @@
+"""Make a recipe for a data set of your own: examples/NAME with a run.sh, and one YAML file to edit.
+
+It needs a clone of the project, where the recipes are.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import paddletag
+from paddletag.commands.options import Parser
+from paddletag.runtime import UserError
+
+
+def main() -> None:
+    """`paddletag new-recipe`."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("name", help="of the new recipe: letters, digits, _ and -")
+    recipe = "the recipe whose backbone and training values the YAML file begins with"
+    parser.add_argument("--from", dest="source", default="esc50", metavar="RECIPE", help=recipe)
+    args = parser.parse_args()
+    script = Path(paddletag.__file__).resolve().parents[2] / "utils" / "new_recipe.sh"
+    if not script.is_file():
+        raise UserError("new-recipe needs a clone of the project, where the recipes are: this is an installed package")
+    if status := subprocess.run(["bash", script, args.name, "--from", args.source]).returncode:
+        sys.exit(status)  # the script has said why

@@ -1,0 +1,154 @@
+"""Options of commands: one spelling for - and _, flags, lists with commas, and errors in one line."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from paddletag.runtime import UserError, one_line
+
+FLAGS = {"true": True, "1": True, "false": False, "0": False}  # what stands for true and false, in lower case
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors.
+
+    What it parses has one more attribute, `given`: the names of the options that stand on the command line, whatever
+    their values. An unknown option is an error that names the nearest one. `options` are all options by their spelling.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.options: dict[str, argparse.Action] = {}
+        self._has_positionals = False
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """As argparse's."""
+        return self.remember(super().add_argument(*args, **kwargs))
+
+    def remember(self, action: argparse.Action) -> argparse.Action:
+        """Count an argument among `options`, and return it."""
+        self.options.update(dict.fromkeys(action.option_strings, action))
+        self._has_positionals |= not action.option_strings
+        return action
+
+    def group(self, title: str) -> "Group":
+        """Options under a title of their own in --help."""
+        return Group(self, title)
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """The options, with `given`. Exits with status 2 for what is unknown, lacks a value or has a wrong one."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)  # what follows are no options
+        options = self._with_flags_as_pairs([self._spelling(word) for word in words[:end]])
+        values, unknown = self.parse_known_args(options + words[end:], namespace)
+        if unknown:
+            name = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+            hint = nearest(name, [text for text in self.options if text.startswith("--")])
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        names = [word.partition("=")[0] for word in options]
+        values.given = {self.options[name].dest for name in names if name in self.options}
+        return values
+
+    def _spelling(self, word: str) -> str:
+        """An option as `add_argument` spells it; any other word as it is."""
+        if not word.startswith("--"):
+            return word
+        name, equals, value = word.partition("=")
+        for spelling in ("--" + name[2:].replace("-", "_"), "--" + name[2:].replace("_", "-")):
+            if spelling in self.options:
+                return spelling + equals + value
+        return word
+
+    def _with_flags_as_pairs(self, words: list[str]) -> list[str]:
+        """A flag and its value as one word, so that a name after a flag is not taken for its value.
+
+        Where there are no such names, any word after a flag is its value, right or wrong.
+        """
+        joined: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word in self.options and self.options[word].type is flag:
+                follows = bool(rest) and not rest[0].startswith("-")
+                has_value = follows and (rest[0].lower() in FLAGS or not self._has_positionals)
+                word += f"={rest.pop(0) if has_value else 'true'}"
+            joined.append(word)
+        return joined
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
+
+
+class Group:
+    """Options of a parser under a title of their own in --help; `names` are theirs."""
+
+    def __init__(self, parser: Parser, title: str) -> None:
+        self._parser, self._group = parser, parser.add_argument_group(title)
+        self.names: list[str] = []
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """As argparse's."""
+        action = self._parser.remember(self._group.add_argument(*args, **kwargs))
+        self.names.append(action.dest)
+        return action
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """A clause with the one of `names` that is spelt most like `word`: ": did you mean --top_k?"; empty if none is."""
+    matches = difflib.get_close_matches(word, list(names), 1, 0.6)
+    return f": did you mean {matches[0]}?" if matches else ""
+
+
+def flag(text: str) -> bool:
+    """The type of an option that takes true or false, as in `--smooth True`."""
+    if text.lower() not in FLAGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return FLAGS[text.lower()]
+
+
+def add_flag(parser: Parser | Group, name: str, description: str, default: bool | None = False) -> None:
+    """Add an option that is true or false to a parser, or a group of one: `--flag` works as well as `--flag true`.
+
+    description: for --help.
+    """
+    parser.add_argument(name, type=flag, default=default, metavar="true|false", help=description)
+
+
+def add_list(parser: Parser | Group, name: str, kind: Callable[[str], Any], **kwargs: Any) -> None:
+    """Add an option that takes values between blanks or commas, and gives a list of them.
+
+    kind: makes a value of each text. kwargs: as for add_argument. A word without any value is an error; beside one,
+    `1,,2` and `1, 2` are 1 and 2.
+    """
+
+    def values_of(text: str) -> list[Any]:
+        texts = [part.strip() for part in text.split(",") if part.strip()]
+        if not texts:
+            raise argparse.ArgumentTypeError(f"{text!r} holds no value")
+        return [kind(part) for part in texts]
+
+    parser.add_argument(name, type=values_of, action=_Joined, **kwargs)
+
+
+class _Joined(argparse.Action):
+    """Puts the lists that the words of an option stand for into one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, [value for word in values or () for value in word])
+
+
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """UserError if one of the options `names` was given: `why` says why it would change nothing."""
+    for name in names:
+        if name in args.given:
+            raise UserError(f"--{name}: {why}")

@@ -1,0 +1,1 @@
+"""Waveforms to log-mels: front ends, stored and online features, augmentation, batches."""

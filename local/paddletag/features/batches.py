@@ -1,0 +1,169 @@
+"""Clips to batches: which clips in which order, cropped or windowed to the length that the model sees.
+
+Order and augmentation are functions of (seed, epoch, position), so that a resumed run meets the same batches.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import paddle
+from yacs.config import CfgNode
+
+from paddletag import config as configs
+from paddletag import parallel
+from paddletag.features.augment import augment, crop, mixup
+from paddletag.features.clip_features import window_starts
+from paddletag.features.frontend import FrontEnd
+from paddletag.features.online import OnlineFeatures
+from paddletag.type_aliases import Record
+
+if TYPE_CHECKING:
+    from paddletag.features.feature_source import FeatureSource  # it brings pyarrow, which tagging does not need
+
+Key = TypeVar("Key")  # what names a clip
+
+
+def generator_for(purpose: str, *key: int) -> np.random.Generator:
+    """A generator for one purpose and (seed, epoch, ...): no two purposes share a stream.
+
+    purpose: order, clip, mixup or dropout.
+    """
+    return np.random.default_rng((("order", "clip", "mixup", "dropout").index(purpose) + 1, *key))
+
+
+def multi_hot(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
+    """The labels of `records` as float32 [N, C], 0 or 1."""
+    index = {name: i for i, name in enumerate(labels)}
+    targets = np.zeros((len(records), len(labels)), np.float32)
+    for row, record in enumerate(records):
+        targets[row, [index[name] for name in record["labels"]]] = 1
+    return targets
+
+
+def balanced_order(records: Sequence[Record], generator: np.random.Generator) -> np.ndarray:
+    """The order of an epoch in which all labels have their turns: int [N], rows of `records` that may recur.
+
+    As in PANNs (Kong et al., arXiv 1912.10211): labels come in shuffled rounds, and each gives the next of its clips,
+    which it shuffles anew whenever all of them have had their turn. Clips without a label are not drawn.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)  # of each label
+    for row, record in enumerate(records):
+        for name in record["labels"]:
+            rows[name].append(row)
+    rounds = -(-len(records) // len(rows))
+    turns = generator.permuted(np.tile(np.arange(len(rows)), (rounds, 1)), axis=1).ravel()[: len(records)]
+    order = np.empty(len(records), int)
+    for label, clips in enumerate(rows.values()):
+        places = np.flatnonzero(turns == label)
+        passes = -(-len(places) // len(clips))
+        order[places] = generator.permuted(np.tile(clips, (passes, 1)), axis=1).ravel()[: len(places)]
+    return order
+
+
+class TrainBatches:
+    """One epoch of training batches of one rank, as a sequence.
+
+    Item k is (log-mel [B, T, M] in the type of the features, targets float32 [B, C]), of forward pass k of this rank.
+    The clips are ordered by (seed, epoch). A step has `train.batch_size` of them, dealt out to its `train.accumulate`
+    passes, and in each of them to the ranks. The last clips, which do not fill a step, are left to another epoch.
+
+    features: log-mels by clip id, or in their place a mapping of embeddings. frames: the length T of an item. UserError
+    where a step does not divide into passes and ranks.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        labels: Sequence[str],
+        features: "FeatureSource | Mapping[str, np.ndarray]",
+        front_end: FrontEnd,
+        frames: int,
+        config: CfgNode,
+        epoch: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.records, self.labels = records, labels
+        self.features, self.front_end, self.frames = features, front_end, frames
+        self.settings, self.seed, self.epoch = config.augment, config.train.seed, epoch
+        self.step, self.accumulate = config.train.batch_size, config.train.accumulate
+        self.size = configs.clips_per_pass(config.train, ranks)
+        self.rank, self.ranks = rank, ranks
+        self.dtype = getattr(features, "dtype", np.float32)  # float16 log-mels are half as much to move
+        generator = generator_for("order", self.seed, epoch)
+        shuffle = config.train.sampler == "shuffle"
+        self.order = generator.permutation(len(records)) if shuffle else balanced_order(records, generator)
+
+    def __len__(self) -> int:
+        """The number of forward passes."""
+        return len(self.order) // self.step * self.accumulate
+
+    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(log-mel [B, T, M], targets float32 [B, C]) of forward pass k. AudioError as the features."""
+        first = (k * self.ranks + self.rank) * self.size
+        positions = range(first, first + self.size)
+        batch = np.stack([self._clip(position) for position in positions])
+        targets = multi_hot([self.records[self.order[position]] for position in positions], self.labels)
+        if self.settings.mixup:
+            generator = generator_for("mixup", self.seed, self.epoch, k, self.rank)
+            batch, targets = mixup(batch, targets, self.settings.mixup, generator)
+        return batch.astype(self.dtype), targets
+
+    def _clip(self, position: int) -> np.ndarray:
+        """The clip at a position of the epoch's order, augmented: float32 [T, M]."""
+        generator, row = generator_for("clip", self.seed, self.epoch, position), self.order[position]
+        if self.settings.wavmix:
+            assert isinstance(self.features, OnlineFeatures)  # as the config's checks have seen to
+            log_mel = self.features.clip(self.records, row, generator, self.settings)
+        else:
+            log_mel = self.features[self.records[row]["id"]]
+        log_mel = crop(log_mel, self.frames, generator).astype(np.float32)
+        return augment(log_mel, self.settings, self.front_end, generator)
+
+
+def load_batches(batches: TrainBatches, workers: int = 0, first: int = 0) -> Iterator[list[paddle.Tensor]]:
+    """Yields the items of a sequence of batches from item `first` on, as lists of tensors.
+
+    `workers` processes read ahead; with 0, a thread does. UserError as the items.
+    """
+    numbers = range(first, len(batches))
+    if workers:
+        items = parallel.in_order(batches.__getitem__, numbers, workers, waiting=2)
+    else:
+        items = parallel.prefetch((batches[k] for k in numbers), size=2)
+    with contextlib.closing(items):
+        for arrays in items:
+            yield [paddle.to_tensor(array) for array in arrays]
+
+
+def read_clips(ids: Sequence[str], features: "FeatureSource", workers: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (id, features [T, M]) of whole clips in order; `workers` processes read ahead.
+
+    Errors as in `load_batches`.
+    """
+    log_mels = parallel.in_order(features.__getitem__, ids, workers)
+    with contextlib.closing(log_mels):
+        yield from zip(ids, log_mels, strict=True)
+
+
+def window_batches(
+    clips: Iterable[tuple[Key, np.ndarray]], length: int, size: int
+) -> Iterator[tuple[list[Key], np.ndarray]]:
+    """Clips as batches of windows, for evaluation and tagging.
+
+    clips: iterable of (key, log-mel [T, M]). Yields (keys of the windows, float32 [B, length, M]), B up to `size`.
+    """
+    keys: list[Key] = []
+    batch: list[np.ndarray] = []
+    for key, log_mel in clips:
+        for start in window_starts(len(log_mel), length):
+            keys.append(key)
+            batch.append(log_mel[start : start + length].astype(np.float32))
+            if len(batch) == size:
+                yield keys, np.stack(batch)
+                keys, batch = [], []
+    if batch:
+        yield keys, np.stack(batch)

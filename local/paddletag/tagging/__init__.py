@@ -1,0 +1,1 @@
+"""Models at work on sounds: scores, windows, events, results, live tagging, export, ONNX Runtime."""

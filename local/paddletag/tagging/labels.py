@@ -1,0 +1,112 @@
+"""Labels: read from a file, chosen by name, thresholds from a command line's words, and the highest of a window."""
+
+import csv
+import difflib
+import fnmatch
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from paddletag.runtime import UserError, show
+from paddletag.type_aliases import File
+
+THRESHOLD = 0.3  # of the scores, where none is given
+
+
+def read_lines(path: File) -> list[str]:
+    """The lines of a text file in UTF-8, without blanks around them. UserError for a file that is none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        reason = str(error.strerror).lower() if isinstance(error, OSError) else "not a text file in UTF-8"
+        raise UserError(f"{path}: {reason}: name a file with a label per line") from None
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+
+
+def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.ndarray:
+    """The ascending indices of the labels that are named: by their name, or else by a glob as `*speech*`; None: all.
+
+    int [n]. UserError for a name that no label has.
+    """
+    names = [str(label) for label in labels]
+    if patterns is None:
+        return np.arange(len(names))
+    chosen: set[int] = set()
+    for pattern in patterns:
+        matching = [i for i, name in enumerate(names) if name == pattern]
+        matching = matching or [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
+        if not matching:
+            lower = {name.lower(): name for name in names}
+            near = [lower[name] for name in difflib.get_close_matches(pattern.lower(), lower, 3, 0.5)]
+            hint = f"near: {'; '.join(map(show, near))}" if near else "the labels are in the npz, as `labels`"
+            raise UserError(f"{show(pattern)}: no label has this name ({hint})")
+        chosen.update(matching)
+    return np.array(sorted(chosen), int)
+
+
+def label_thresholds(
+    words: Iterable[str], labels: Sequence[str] | np.ndarray, default: float | np.ndarray = THRESHOLD
+) -> np.ndarray:
+    """A threshold per class, float64 [C], from a command line's words; a later one overrides an earlier one.
+
+    A word is a number (for every class), `NAME=NUMBER`, or the path of a file of such pairs: YAML (`name: number`) or
+    CSV (`label,threshold`). Names may be globs. default: a number or an array [C], for classes that no word is for.
+    UserError for a word that is none of these, and for a threshold outside 0 to 1.
+    """
+    overall, named = default, {}
+    for word in words:
+        name, _, value = word.rpartition("=")
+        if (number := _number(word)) is not None:
+            overall = number
+        elif name and (number := _number(value)) is not None:
+            named[name] = number
+        elif Path(word).suffix.lower() in (".csv", ".yaml", ".yml"):
+            named.update(_read_thresholds(word))
+        else:
+            raise UserError(f"threshold {show(word)}: must be a number, LABEL=NUMBER, or a .yaml or .csv file of those")
+    result = np.broadcast_to(np.asarray(overall, float), len(labels)).copy()
+    for name, number in named.items():
+        result[choose_labels(labels, [name])] = number
+    wrong = result[~((result >= 0) & (result <= 1))]
+    if len(wrong):
+        raise UserError(f"threshold {wrong[0]:g}: must lie between 0 and 1")
+    return result
+
+
+def top_k(scores: np.ndarray, labels: Sequence[str] | np.ndarray, k: int) -> list[tuple[str, float]]:
+    """[(label, score)] of the k highest of scores [C], highest first; equal scores in the order of the labels."""
+    return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _read_thresholds(path: File) -> dict[str, float]:
+    """{name: number} of a YAML or CSV file."""
+    text = "\n".join(read_lines(path))
+    if Path(path).suffix.lower() == ".csv":
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        rows = rows[1:] if rows and [cell.strip().lower() for cell in rows[0]] == ["label", "threshold"] else rows
+    else:
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: must hold lines `label: number`")
+        # YAML's aliases put a list many times into another one: the text of such lists grows without end.
+        rows = [[str(name), str(value) if type(value) in (int, float, str) else ""] for name, value in values.items()]
+    thresholds = {}
+    for row in rows:
+        number = _number(row[1]) if len(row) == 2 else None
+        if number is None:
+            raise UserError(f"{path}: {show(', '.join(row))}: must be a label and a number")
+        thresholds[row[0]] = number
+    return thresholds

@@ -1,0 +1,83 @@
+"""ONNX Runtime in the place of Paddle for scores, on CPUs: `predictor` stands in for `pipeline.predictor`.
+
+The graph takes log-mels, so that the front end computes every frame of a sound once. It is exported when it is first
+needed and kept in the cache, in the name of all that it depends on; from then on paddle is not imported for it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paddletag.data import download
+from paddletag.files import locked
+from paddletag.models import model_folder, pretrained_weights
+from paddletag.models.ast_frames import target_frames
+from paddletag.runtime import UserError, log
+from paddletag.tagging.onnx_session import EXPORT, fixed_length, refuse_classic, require_packages, session
+from paddletag.tagging.pipeline import Predict
+from paddletag.type_aliases import Arrays, File, Meta
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+REVISION = 1  # of what `export.save_onnx` writes: another number, and graphs in the cache are made anew
+
+
+def predictor(source: File, embeddings: bool = False) -> Predict:
+    """A function: log-mel float32 [B, T, M] -> {"scores": [B, C]}, with "embeddings": [B, D] too if asked for.
+
+    source: the folder of a trained model or a backbone's name. It computes on all cores that the process may use.
+    UserError if packages are missing, or the weights or a graph in the cache are damaged.
+    """
+    require_packages("onnxruntime")
+    meta = model_folder.describe_model(source)
+    refuse_classic(meta)
+    path = Path(source) / model_folder.MODEL
+    if Path(source).is_dir() and (wrong := download.mismatch(path, meta["sha256"])):
+        raise UserError(f"{path}: damaged or half copied: {wrong}")
+    sessions: dict[int | None, onnxruntime.InferenceSession] = {}  # by the frames that their graph is for
+
+    def predict(log_mel: np.ndarray) -> Arrays:
+        frames, log_mel = fit_to_graph(meta, log_mel)
+        if frames not in sessions:
+            graph = _cached(source, meta, frames)
+            try:
+                sessions[frames] = session(str(graph))
+            except Exception as error:  # onnxruntime has many kinds, with no common name
+                raise UserError(f"{graph}: damaged: remove it, then run the same command again ({error})") from None
+        names = ["scores", "embedding"] if embeddings else ["scores"]
+        outputs = sessions[frames].run(names, {"log_mel": log_mel})
+        return dict(zip(["scores", "embeddings"], outputs, strict=False))
+
+    return predict
+
+
+def fit_to_graph(meta: Meta, log_mel: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """(frames that the graph must be for, None: any; the log-mel [B, T, M], padded to them as the model would)."""
+    if not fixed_length(meta["backbone"]):
+        return None, log_mel
+    frames, front_end = target_frames(log_mel.shape[1]), meta["front_end"]
+    padding = [(0, 0), (0, frames - log_mel.shape[1]), (0, 0)]
+    return frames, np.pad(log_mel, padding, constant_values=np.float32(-front_end["mean"] / front_end["scale"]))
+
+
+def _cached(source: File, meta: Meta, frames: int | None) -> Path:
+    """The path of the graph for log-mels of `frames` frames (None: any) in the cache, exported if it is not there."""
+    depends = [REVISION, meta["sha256"], meta["backbone"], meta["task"], len(meta["labels"]), meta["front_end"], frames]
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    path = pretrained_weights.cache_dir() / "onnx" / f"{meta['backbone']}-{key}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return path
+    require_packages(*EXPORT)
+    with locked(path):
+        if not path.exists():
+            from paddletag.tagging import export  # imports paddle
+
+            log.info("exporting %s to ONNX, once: %s", source, path)
+            model, _ = model_folder.load_model(source)
+            export.save_onnx(model, meta, path, waveform=False, frames=frames)
+    return path

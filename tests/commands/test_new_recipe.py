@@ -1,0 +1,56 @@
+"""`paddletag new-recipe`: a recipe in the clone that the library lies in, or a line that there is none."""
+
+import shutil
+
+import paddletag
+import pytest
+from conftest import ROOT
+from prepared import call, refusal
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clone with two recipes, in which the library seems to lie."""
+    for name in ("esc50", "gtzan"):
+        shutil.copytree(
+            ROOT / "examples" / name, tmp_path / "examples" / name, ignore=shutil.ignore_patterns("data", "exp")
+        )
+    (tmp_path / "utils").mkdir()
+    shutil.copy(ROOT / "utils" / "new_recipe.sh", tmp_path / "utils")
+    monkeypatch.setattr(paddletag, "__file__", str(tmp_path / "local" / "paddletag" / "__init__.py"))
+    return tmp_path
+
+
+def test_a_recipe_from_each_of_two(clone, capfd):
+    call("new_recipe", "mine")
+    call("new_recipe", "other", "--from", "gtzan")
+    assert "made examples/mine" in capfd.readouterr().out
+    texts = []
+    for name in ("mine", "other"):
+        folder = clone / "examples" / name
+        (path,) = folder.rglob("*.yaml")
+        texts.append(path.read_text())
+        assert name in (folder / "run.sh").read_text() and "layout: folders" in texts[-1]
+    assert texts[0].replace("mine", "other") != texts[1]
+
+
+@pytest.mark.parametrize("words", [["esc50"], ["a/b"], ["mine", "--from", "nowhere"]])
+def test_what_the_script_refuses(clone, capfd, words):
+    before = sorted(clone.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        call("new_recipe", *words)
+    err = capfd.readouterr().err
+    assert caught.value.code == 2 and words[-1] in err and err.count("\n") == 1
+    assert sorted(clone.rglob("*")) == before
+
+
+def test_where_there_is_no_clone(tmp_path, monkeypatch):
+    place = tmp_path / "lib" / "python3" / "site-packages" / "paddletag" / "__init__.py"
+    monkeypatch.setattr(paddletag, "__file__", str(place))
+    assert "clone" in refusal("new_recipe", "mine")
+
+
+def test_the_program_in_this_clone(program):
+    done = program("new-recipe", "mine", "--from", "nowhere")
+    assert done.returncode == 2 and "nowhere" in done.stderr and "esc50" in done.stderr
+    assert not (ROOT / "examples" / "mine").exists()

@@ -1,0 +1,142 @@
+"""The tutorial: both notebooks run from a clean kernel, say the same, and are stored as a reader may see them."""
+
+import os
+import re
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from paddletag.models import pretrained_weights, registry
+
+FOLDER = ROOT / "docs" / "tutorial"
+NAMES = ("tutorial", "tutorial_cn")
+FIGURES = 12  # and two more of AudioSet's labels, with the weights
+
+
+class Kernel(AsyncKernelManager):
+    """Runs the interpreter of these tests, whatever kernels a machine has registered."""
+
+    def format_kernel_cmd(self, extra_arguments=None):
+        return [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file]
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def cells(notebook, kind):
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def outputs(notebook):
+    return [output for cell in cells(notebook, "code") for output in cell.outputs]
+
+
+def printed(notebook):
+    """All text of the outputs: what is printed, and what stands for a figure."""
+    return "".join(o.text if o.output_type == "stream" else o.data["text/plain"] + "\n" for o in outputs(notebook))
+
+
+def figures(notebook):
+    return [o.data["image/png"] for o in outputs(notebook) if "image/png" in o.get("data", {})]
+
+
+def accuracies(notebook):
+    """{classifier: accuracy in %, on the fold held out}."""
+    found = re.findall(r"^(.+): ([\d.]+) % of fold 5 \(\d+ to \d+ %\)$", printed(notebook), re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def run(name, home, data, cache):
+    """Execute a notebook in the empty folder `home`, with a home directory and settings of nobody's."""
+    notebook = read(name)
+    for cell in cells(notebook, "code"):
+        cell.outputs, cell.execution_count = [], None
+    env = {
+        **os.environ, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT / "local"),
+        "ESC50": str(data), "PADDLETAG_HOME": str(cache), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    client = NotebookClient(
+        notebook, timeout=400, kernel_manager_class=Kernel, resources={"metadata": {"path": str(home)}}
+    )
+    client.execute(env=env)
+    return notebook
+
+
+def assert_clean(notebook):
+    """Nothing that a reader would worry about."""
+    assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
+    assert "warning" not in printed(notebook).lower()
+    counts = [cell.execution_count for cell in cells(notebook, "code")]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def install(shared, cache):
+    """The weights mn04_as in the folder `cache`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDLETAG_HOME", str(cache))
+        entry = registry.entry("mn04_as")
+        pretrained_weights.install(entry.name, entry.url, entry.sha256, source=shared("weights/mn04_as_mAP_432.pt"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_toy_sounds_from_random_weights(name, tmp_path):
+    notebook = run(name, tmp_path, tmp_path / "nothing", tmp_path / "cache")
+    assert_clean(notebook)
+    text, found = printed(notebook), accuracies(notebook)
+    assert "Data: toy sounds" in text and "random weights" in text
+    assert len(figures(notebook)) == FIGURES
+    # Clips of 2 s at 32 kHz with a hop of 320; 12 classes of 20 clips, of which a fifth is held out.
+    assert "201 frames of 513 frequencies" in text and "192 clips to train on, 48 to test on; chance is 8.3 %" in text
+    assert min(found["SVM"], found["random forest"]) > 40
+    assert found["linear layer on embeddings"] < 25 and "epoch 30: loss 2.48" in text  # ln 12: nothing to learn from
+    assert found["fine-tuned network"] > 40
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_real_sound(name, tmp_path, shared):
+    install(shared, tmp_path / "cache")
+    notebook = run(name, tmp_path, shared("data/esc10"), tmp_path / "cache")
+    assert_clean(notebook)
+    found = accuracies(notebook)
+    assert "Data: ESC-50" in printed(notebook) and len(figures(notebook)) == FIGURES + 2
+    assert 50 < found["SVM"] < 85 < 95 < min(found["linear layer on embeddings"], found["fine-tuned network"])
+
+
+def test_both_say_the_same():
+    english, chinese = map(read, NAMES)
+    assert [cell.cell_type for cell in english.cells] == [cell.cell_type for cell in chinese.cells]
+    assert [cell.source for cell in cells(english, "code")] == [cell.source for cell in cells(chinese, "code")]
+    assert printed(english) == printed(chinese)
+    marks = (r"^#+ ", r"^\|", r"^\d+\. ", r"^```", r"arXiv [\d.]+", r"[\d.]+ %")  # headings, tables, lists, figures
+    for one, other in zip(cells(english, "markdown"), cells(chinese, "markdown"), strict=True):
+        for pattern in marks:
+            first, second = (re.findall(pattern, cell.source, re.MULTILINE) for cell in (one, other))
+            assert first == second, one.source
+        assert one.source != other.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_as_a_reader_may_see_it(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert_clean(notebook)
+    assert "Data: ESC-50" in printed(notebook) and "mn04_as, pretrained" in printed(notebook)
+    assert len(figures(notebook)) == FIGURES + 2
+    assert not re.search(r"""(^|[\s'"(=])(/|[A-Z]:\\)\w""", printed(notebook), re.MULTILINE)  # a path of some machine
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 1.5e6
+    assert not any("execution" in cell.metadata for cell in notebook.cells)  # the hours at which they ran
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uses_public_names_and_links_to_what_is_there(name):
+    notebook = read(name)
+    code = "\n".join(cell.source for cell in cells(notebook, "code"))
+    assert not re.search(r"\._[a-z]|import _", code)
+    text = "\n".join(cell.source for cell in cells(notebook, "markdown"))
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert links and [link for link in links if not (FOLDER / link).exists()] == []
