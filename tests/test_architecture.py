@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_every_package_says_what_it_holds():
     for package in PACKAGES:
         assert ast.get_docstring(ast.parse((LIBRARY / package / "__init__.py").read_text())), package
     assert {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").exists()} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_cn.md"])
+def test_the_readme_names_files_that_are_there(name):
+    rows = re.findall(r"^\| `(\w+)/` \|.*\|(.*)\|$", (ROOT / name).read_text(), re.M)
+    assert [package for package, _ in rows] == list(PACKAGES)
+    for package, files in rows:
+        names = re.findall(r"`(\w+)`", files)
+        assert len(names) > 2 and not [file for file in names if not (LIBRARY / package / f"{file}.py").is_file()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

@@ -87,9 +87,11 @@ awk -v header="$header" -v raw="$raw" -v folds="$folds" '
 chmod 755 "$new" "$new/run.sh"
 mv "$new" "$examples/$name"
 
+place=$examples/$name
+[[ $examples != "$PWD/examples" ]] || place=examples/$name # as short as it can be from where the user stands
 cat <<END
-made examples/$name
-1. say in examples/$name/$config where the sounds are and what their names tell (docs/new_dataset.md)
-2. bash examples/$name/run.sh --raw FOLDER --stop-stage 0    what was found, and what will hurt
-3. bash examples/$name/run.sh --raw FOLDER                   train, evaluate and tag
+made $place
+1. say in $place/$config where the sounds are and what their names tell (docs/new_dataset.md)
+2. bash $place/run.sh --raw FOLDER --stop-stage 0    what was found, and what will hurt
+3. bash $place/run.sh --raw FOLDER                   train, evaluate and tag
 END

@@ -104,7 +104,7 @@ done
 
 nearest() { # nearest WORD NAME ...: ": did you mean NAME?" of the name that is spelt most like WORD; or nothing
   printf '%s\n' "$@" | awk '
-    NR == 1 { word = $0; n = length(word); least = n / 2; next }
+    NR == 1 { word = $0; n = length(word); least = n / 2 + 0.6; next }
     {
       m = length($0)
       for (j = 0; j <= m; j++) row[j] = j

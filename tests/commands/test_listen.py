@@ -63,7 +63,7 @@ def test_a_microphone(model, monkeypatch, capsys):
         yield from np.split(wave, 40)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(listen.live, "microphone", microphone)
+    monkeypatch.setattr(listen, "microphone", microphone)
     monkeypatch.setattr(
         listen, "open_predictor", lambda *_: lambda log_mel: {"scores": np.tile(loud(log_mel)["scores"], 6)}
     )

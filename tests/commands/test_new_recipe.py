@@ -18,13 +18,14 @@ def clone(tmp_path, monkeypatch):
     (tmp_path / "utils").mkdir()
     shutil.copy(ROOT / "utils" / "new_recipe.sh", tmp_path / "utils")
     monkeypatch.setattr(paddletag, "__file__", str(tmp_path / "local" / "paddletag" / "__init__.py"))
+    monkeypatch.chdir("/")
     return tmp_path
 
 
 def test_a_recipe_from_each_of_two(clone, capfd):
     call("new_recipe", "mine")
     call("new_recipe", "other", "--from", "gtzan")
-    assert "made examples/mine" in capfd.readouterr().out
+    assert f"made {clone}/examples/mine\n" in capfd.readouterr().out
     texts = []
     for name in ("mine", "other"):
         folder = clone / "examples" / name
@@ -32,6 +33,17 @@ def test_a_recipe_from_each_of_two(clone, capfd):
         texts.append(path.read_text())
         assert name in (folder / "run.sh").read_text() and "layout: folders" in texts[-1]
     assert texts[0].replace("mine", "other") != texts[1]
+
+
+def test_the_clone_that_one_stands_in_comes_first(clone, tmp_path_factory, monkeypatch, capfd):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(clone, other, dirs_exist_ok=True)
+    monkeypatch.chdir(other / "examples")
+    call("new_recipe", "mine")
+    assert (other / "examples" / "mine").is_dir() and not (clone / "examples" / "mine").exists()
+    monkeypatch.chdir(clone)
+    call("new_recipe", "mine")
+    assert "made examples/mine\n" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["esc50"], ["a/b"], ["mine", "--from", "nowhere"]])
@@ -45,6 +57,7 @@ def test_what_the_script_refuses(clone, capfd, words):
 
 
 def test_where_there_is_no_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     place = tmp_path / "lib" / "python3" / "site-packages" / "paddletag" / "__init__.py"
     monkeypatch.setattr(paddletag, "__file__", str(place))
     assert "clone" in refusal("new_recipe", "mine")

@@ -201,6 +201,7 @@ def test_spellings_of_an_option(recipe, spelling):
         (["--foo", "1"], ["unknown option", "--foo"]),
         (["--stop-stge", "1"], ["unknown option", "--stop-stge", "--stop-stage"]),
         (["--flods=1"], ["unknown option", "--flods", "--folds"]),
+        (["--rwa", "x"], ["unknown option", "--rwa", "--raw"]),
         (["--stage"], ["--stage", "needs a value"]),
         (["--wav", "--stage=1"], ["--wav", "needs a value"]),
         (["5"], ["unexpected", "5"]),

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from conftest import ROOT
-from paddletag.models import model_folder
+from paddletag.models import weight_files
 from prepared import PLAIN, prepare, settings
 from test_training import CURVE, LOCAL
 
@@ -83,7 +83,7 @@ def test_mixed_precision(dtype, data, run, tmp_path):
         and min(row["loss"] for row in rows) < 0.8 * rows[0]["loss"]
     )
     assert all(np.isfinite(row["valid_loss"]) for row in rows)
-    arrays = model_folder.weights.read(tmp_path / "model.safetensors")
+    arrays = weight_files.read(tmp_path / "model.safetensors")
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
     run("local/evaluate.py", "--model", tmp_path, "--data", data, "--device", "gpu")
 
@@ -132,7 +132,7 @@ def test_sync_batchnorm_sees_the_clips_of_both_gpus(data, tmp_path):
         (tmp_path / name).mkdir()
         words = arguments(data, tmp_path / name / "exp", *opts)
         launched(tmp_path / name, ROOT / "local/train.py", *words, ranks=ranks)
-    one, two = (model_folder.weights.read(tmp_path / name / "exp/model.safetensors") for name in ("one", "two"))
+    one, two = (weight_files.read(tmp_path / name / "exp/model.safetensors") for name in ("one", "two"))
     for key in one:
         if key.endswith("._mean"):
             np.testing.assert_allclose(two[key], one[key], atol=0.02, err_msg=key)

@@ -25,7 +25,7 @@ from paddletag.data import manifest
 from paddletag.data.splits import hold_out, validation_part
 from paddletag.features import frontend, shards
 from paddletag.features.batches import TrainBatches, multi_hot
-from paddletag.models import backbone, model_folder, registry
+from paddletag.models import backbone, model_folder, registry, weight_files
 from paddletag.tagging import scoring
 from paddletag.training import bad_steps, checkpoint, evaluation, learners, loop, mixed_precision
 from prepared import LABELS, PLAIN, SECONDS, call, prepare, refusal, report_data, settings
@@ -68,7 +68,7 @@ def train(data, exp, *opts):
 
 
 def weights(exp):
-    return model_folder.weights.read(exp / "model.safetensors")
+    return weight_files.read(exp / "model.safetensors")
 
 
 def history(exp):
@@ -343,7 +343,7 @@ def test_gradients_gathered_over_two_passes_are_those_of_the_whole_batch(data, w
         parts, _ = train(data, tmp_path / "parts", *opts, "train.batch_size", "8", "train.accumulate", "4")
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], atol=2e-6, err_msg=name)
-    start = model_folder.weights.read(warm[1])
+    start = weight_files.read(warm[1])
     assert any(np.abs(whole[name] - start[name]).max() > 1e-3 for name in whole)
 
 
@@ -357,7 +357,7 @@ def test_while_frozen_the_head_alone_learns(data, tmp_path):
 
 
 def test_a_linear_probe_learns_from_what_the_head_is_given(data, warm, tmp_path):
-    start = model_folder.weights.read(warm[1])
+    start = weight_files.read(warm[1])
     opts = (*warm, "model.freeze", "all", "train.epochs", "40", "train.lr", "0.1", "train.validation", "0.3")
     trained, rows = train(data, tmp_path, *opts)
     changed = {name for name in start if not np.array_equal(start[name], trained[name])}
@@ -661,7 +661,7 @@ def test_two_processes_learn_as_one_with_the_whole_batch(data, warm, tmp_path):
     assert len(one) == 10 and one[-1]["loss"] < 0.9 * one[0]["loss"]
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
-    one, two = (model_folder.weights.read(tmp_path / name / "end.safetensors") for name in ("one", "two"))
+    one, two = (weight_files.read(tmp_path / name / "end.safetensors") for name in ("one", "two"))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], atol=1e-3, err_msg=name)
 

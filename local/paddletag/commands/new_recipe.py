@@ -1,6 +1,7 @@
 """Make a recipe for a data set of your own: examples/NAME with a run.sh, and one YAML file to edit.
 
-It needs a clone of the project, where the recipes are.
+It needs a clone of the project, where the recipes are: the one that you stand in, or else the one that `paddletag` is
+installed from.
 """
 
 import subprocess
@@ -19,8 +20,10 @@ def main() -> None:
     recipe = "the recipe whose backbone and training values the YAML file begins with"
     parser.add_argument("--from", dest="source", default="esc50", metavar="RECIPE", help=recipe)
     args = parser.parse_args()
-    script = Path(paddletag.__file__).resolve().parents[2] / "utils" / "new_recipe.sh"
-    if not script.is_file():
+    folders = [Path.cwd(), *Path.cwd().parents, Path(paddletag.__file__).resolve().parents[2]]
+    scripts = [folder / "utils" / "new_recipe.sh" for folder in folders if (folder / "examples").is_dir()]
+    script = next(filter(Path.is_file, scripts), None)
+    if script is None:
         raise UserError("new-recipe needs a clone of the project, where the recipes are: this is an installed package")
     if status := subprocess.run(["bash", script, args.name, "--from", args.source]).returncode:
         sys.exit(status)  # the script has said why
