@@ -36,12 +36,12 @@ def finished(folder, place, task):
     assert meta["labels"] == labels and meta["task"] == task
     with np.load(model / "scores.npz") as arrays:
         ids, scores, targets = arrays["ids"].tolist(), arrays["scores"], arrays["targets"]
-    side = parse_fold(place.removeprefix("fold"))
+    split = parse_fold(place.removeprefix("fold"))
     records = {record["id"]: record for record in manifest.read(folder / "d")[0]}
-    assert sorted(ids) == sorted(id for id, record in records.items() if split_of(record) == side)
+    assert sorted(ids) == sorted(clip_id for clip_id, record in records.items() if split_of(record) == split)
     assert metrics["n"] == len(ids) > 0
-    for id, target in zip(ids, targets, strict=True):
-        assert {labels[n] for n in np.flatnonzero(target)} == set(records[id]["labels"])
+    for clip_id, target in zip(ids, targets, strict=True):
+        assert {labels[n] for n in np.flatnonzero(target)} == set(records[clip_id]["labels"])
     assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
     if task == "single_label":
         np.testing.assert_allclose(scores.sum(1), 1, atol=1e-4)
@@ -52,7 +52,7 @@ def finished(folder, place, task):
     assert losses and np.isfinite(np.array(losses, float)).all()
     assert "# Results: e" in (folder / "e" / "RESULTS.md").read_text()
     (tagged,) = (folder / "e" / "tagging").glob("*.npz")
-    assert any(tagged.stem == Path(records[id]["audio"]).stem for id in ids)  # a clip that was held out
+    assert any(tagged.stem == Path(records[clip_id]["audio"]).stem for clip_id in ids)  # a clip that was held out
     best = tagged.with_suffix(".txt").read_text().splitlines()[1].rpartition(":")[0]
     with np.load(tagged) as arrays:
         assert best == arrays["labels"][arrays["scores"][0].argmax()]
