@@ -100,7 +100,8 @@ class Group:
 def nearest(word: str, names: Iterable[str]) -> str:
     """A clause with the one of `names` that is spelt most like `word`: ": did you mean --top_k?"; empty if none is."""
     known = list(names)
-    matches = [name for name in known if len(word) > 3 and name.startswith(word)] or difflib.get_close_matches(word, known, 1, 0.6)
+    begun = [name for name in known if len(word) > 3 and name.startswith(word)]
+    matches = begun or difflib.get_close_matches(word, known, 1, 0.6)
     return f": did you mean {matches[0]}?" if matches else ""
 
 
