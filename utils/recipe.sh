@@ -139,6 +139,7 @@ while (($#)); do
     die "$1 needs a value"
   fi
   shift
+  [[ $option != opts || ! ${given[opts]:-} ]] || value="$opts $value" # all settings count
   printf -v "$option" %s "$value"
   given[$option]=1
 done
@@ -159,6 +160,7 @@ folds=${folds//,/ } seeds=${seeds//,/ }
 read -r -a fold_list <<<"$folds" || true
 read -r -a seed_list <<<"$seeds" || true
 ((${#fold_list[@]})) || die "--folds is empty"
+((${#seed_list[@]})) || [[ ! $seeds ]] || die "--seeds is empty"
 for name in fold seed; do
   declare -n list=${name}_list all=${name}s
   for value in "${list[@]}"; do
@@ -279,7 +281,7 @@ run() {
 
 failed() { # failed STATUS: say in one line what failed, unless that has been said, and exit
   local status=$1 cause="exit status $1"
-  ((status != 2 && status != 130)) && [[ ! $watched || ! -e $log/cause ]] || exit "$status"
+  ((status != 2 && status != 130 && status != 141)) && [[ ! $watched || ! -e $log/cause ]] || exit "$status"
   ((status != 137)) || cause="killed: out of memory?"
   printf 'run.sh: %s failed (%s)\n' "$step" "$cause" >&2
   exit "$status"

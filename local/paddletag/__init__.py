@@ -26,6 +26,10 @@ _MODULES = {  # where the public names are: imported when they are asked for, si
 }
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'paddletag' has no attribute {name!r}")

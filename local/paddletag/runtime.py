@@ -33,11 +33,21 @@ class UserError(Exception):
 
 def run(main: Callable[[], object]) -> None:
     """Run `main()` and exit: 0, or 2 with one line for what the user can mend, 130 on Ctrl-C, 141 where none reads."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, open(os.devnull, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: a file's name may be no text
     try:
         with interrupt.Work():
-            main()
+            try:
+                main()
+            except SystemExit:  # after --help, for one
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()  # here, where an error of it becomes a status
+    except SystemExit:
+        raise
     except BaseException as error:
         status = _status(program(), error)
         if status is None:
@@ -53,15 +63,23 @@ def _status(name: str, error: BaseException) -> int | None:
     if isinstance(error, UserError):
         return _fail(name, error)
     if isinstance(error, BrokenPipeError):  # who read our output has seen enough, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        _drop_output()
         return 128 + signal.SIGPIPE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if not where:
+                _drop_output()
             return _fail(name, f"{where}no space left on the disk: free some, then run the same command again")
         if where and error.errno:
             return _fail(name, f"{where}{os.strerror(error.errno).lower()}")
     return None
+
+
+def _drop_output() -> None:
+    """Send standard output nowhere: Python would try to write the rest of it at its end, and complain."""
+    with contextlib.suppress(io.UnsupportedOperation):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(name: str, message: object) -> int:
@@ -162,7 +180,9 @@ def own_command(words: str) -> str:
     if shutil.which("paddletag"):
         return f"paddletag {words}"
     if installed.is_file():
-        return f"{min(str(installed), os.path.relpath(installed), key=len)} {words}"
+        with contextlib.suppress(OSError):  # where the current folder is no more
+            installed = Path(min(str(installed), os.path.relpath(installed), key=len))
+        return f"{installed} {words}"
     return f"{sys.executable} -m paddletag {words}"
 
 

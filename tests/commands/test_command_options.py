@@ -94,7 +94,7 @@ def test_without_names_what_follows_a_flag_is_its_value(without_names, capsys):
         ("--folds=1,2,", [1, 2]),
         ("--folds 1,2 3", [1, 2, 3]),
         ("--folds test", ["test"]),
-        ("--folds 1 --folds 2", [2]),  # the last one
+        ("--folds 1 --folds 2", [1, 2]),
         ("--folds 1 2 -- 3", [1, 2]),
     ],
 )
@@ -208,3 +208,26 @@ def test_refuse():
 def test_nearest():
     assert "train" in nearest("trian", ["train", "tag"])
     assert nearest("xyzzy", ["train", "tag"]) == nearest("train", []) == ""
+
+
+def test_an_option_given_twice_has_the_values_of_both(parser):
+    parser.add_argument("--opts", nargs="*", default=[])
+    parser.add_argument("--format", nargs="+", default=["text"])
+    words = "--folds 1 --folds 2,3 --opts a 1 --opts b 2 --format csv --format png".split()
+    args = parser.parse_args(words)
+    assert args.folds == [1, 2, 3] and args.opts == ["a", "1", "b", "2"] and args.format == ["csv", "png"]
+    assert parser.parse_args([]).format == ["text"] and parser.parse_args([]).opts == []
+
+
+def test_names_between_options(parser):
+    args = parser.parse_args("a.wav --json b.wav --top_k 1 c.wav".split())
+    assert args.names == ["a.wav", "b.wav", "c.wav"] and args.json and args.top_k == 1
+    args = parser.parse_args("--top_k 1 -- --json b.wav".split())
+    assert args.names == ["--json", "b.wav"] and not args.json
+
+
+def test_an_empty_text_is_a_mistake_unless_it_is_the_default(parser, without_names, capsys):
+    parser.add_argument("--wav", default="")
+    assert parser.parse_args(["--wav", ""]).wav == ""
+    assert "names" in error_line(parser, capsys, "a.wav", "")
+    assert "--out" in error_line(without_names, capsys, "--out", "")

@@ -163,3 +163,31 @@ def test_libraries_find_their_variables(monkeypatch, name):
     quiet = {"GLOG_minloglevel": "2"} if name in ("tag", "listen", "video", "export") else {}
     assert environments[0] == ({"OMP_NUM_THREADS": "1"} if name == "features" else quiet)
     assert environments[1] == {"OMP_NUM_THREADS": "7", "GLOG_minloglevel": "0"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tag", "--help"], ["models", "mn01"]])
+def test_output_that_nobody_reads_or_that_has_no_room(words, tmp_path):
+    command = [sys.executable, "-m", "paddletag", *words]
+    for unbuffered in ("", "1") if "tag" not in words else ("",):  # argparse itself passes over it then
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(write_end)
+        assert (done.returncode, done.stderr) == (141, "")
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no space" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_closed_streams(closed):
+    command = f"{sys.executable} -m paddletag models mn01 {closed}>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert ("mn01_as" in done.stdout) == (closed == 2)
+
+
+def test_help_is_a_command_too(program):
+    assert program("help").stdout == program("--help").stdout
+    assert program("help", "tag").stdout == program("tag", "--help").stdout

@@ -145,6 +145,13 @@ def test_lists_with_commas_and_flags_without_a_value(recipe, flag):
     assert summary[2:8] == ["--folds", "1", "2", "--seeds", "0", "7"]
 
 
+def test_settings_given_twice_all_count(recipe):
+    done = recipe.run("--stage=2", "--stop-stage=2", "--folds=1", "--opts", "train.lr 1", "--opts=train.epochs 2")
+    assert done.returncode == 0, done.stderr
+    (call,) = recipe.calls()
+    assert call["argv"][call["argv"].index("--opts") + 1 :] == ["train.lr", "1", "train.epochs", "2"]
+
+
 def test_the_split_test(recipe):
     done = recipe.run("--folds", "test", "--seeds", "0 3", "--jobs", "2", "--stage", "2", "--exp", "e")
     assert done.returncode == 0, done.stderr
@@ -213,6 +220,7 @@ def test_spellings_of_an_option(recipe, spelling):
         (["--folds", "1;2"], ["--folds 1;2"]),
         (["--folds", "1,2,1"], ["--folds", "twice"]),
         (["--folds", ","], ["--folds"]),
+        (["--seeds", ","], ["--seeds"]),
         (["--folds", "1 2 1"], ["--folds", "twice"]),
         (["--folds", ""], ["--folds"]),
         (["--folds", "1 test"], ["--folds 1 test", "the word test"]),

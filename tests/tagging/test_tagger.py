@@ -303,3 +303,19 @@ assert frames == 128 and log_mel.shape == (2, 128, 128)
 
 def test_the_length_of_an_ast_needs_no_paddle():
     assert loaded(FIT) == ["numpy"]
+
+
+def test_a_folder_called_as_a_backbone_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "mn04_as").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not model_folder.is_folder("mn04_as")
+    (tmp_path / "mn04_as" / "model.json").write_text("{}")
+    assert model_folder.is_folder("mn04_as") and not model_folder.is_folder("mn10_as")
+
+
+@pytest.mark.parametrize("seconds", [1e15, 1e300, 10**400], ids=["1e15", "1e300", "10**400"])
+def test_windows_longer_than_any_sound_are_refused(model, scene, seconds):
+    with pytest.raises(UserError, match="window"):
+        model.tag(scene, window=seconds)
+    with pytest.raises(UserError, match="hop"):
+        model.tag(scene, window=1.0, hop=seconds)

@@ -43,20 +43,25 @@ IGNORED_WARNINGS = (
 def main() -> None:
     """The program `paddletag`: `paddletag COMMAND OPTIONS`. Exits with the command's status."""
     interrupt.begin()
+    if sys.argv[1:2] == ["help"]:  # paddletag help tag
+        sys.argv[1:] = [*sys.argv[2:3], "--help"]
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     name = word.replace("-", "_")
-    if word in ("--help", "-h", "help"):
-        print(overview())
-    elif word == "--version":
-        from paddletag import __version__
-
-        print(f"paddletag {__version__}")
-    elif name in COMMANDS:
+    if name in COMMANDS:
         sys.argv[:2] = [f"paddletag {word}"]  # what messages and --help call the program
-        run(name)
-    else:
-        print(f"paddletag: error: {describe_unknown(word)}", file=sys.stderr)
-        sys.exit(2)
+        return run(name)
+    from paddletag import __version__, runtime
+
+    def answer() -> None:
+        if word in ("--help", "-h"):
+            print(overview())
+        elif word == "--version":
+            print(f"paddletag {__version__}")
+        else:
+            raise runtime.UserError(describe_unknown(word))
+
+    sys.argv[0] = "paddletag"
+    runtime.run(answer)
 
 
 def overview() -> str:

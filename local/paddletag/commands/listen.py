@@ -22,6 +22,7 @@ from paddletag.models import model_folder
 from paddletag.runtime import UserError
 from paddletag.tagging import live
 from paddletag.tagging.tagger import ENGINES, open_predictor
+from paddletag.tagging.windows import check_seconds
 from paddletag.type_aliases import Meta
 
 STDIN = "standard input"
@@ -40,9 +41,7 @@ def main() -> None:
     add_event_options(parser)
     add_flag(parser, "--json", "print an event a line, as JSON")
     args = parser.parse_args()
-    for name in ("sample_duration", "hop_duration"):
-        if not 0 < getattr(args, name) < float("inf"):
-            raise UserError(f"--{name} {getattr(args, name)}: must be a positive number of seconds")
+    check_seconds(args.sample_duration, args.hop_duration)
     check_shared_options(args)
     if args.source == "mic":
         refuse(args, PCM_OPTIONS, "is of standard input: a microphone is heard at the model's rate")

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -20,18 +21,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
-        self._has_positionals = False
+        self._positionals_by_name: dict[str, argparse.Action] = {}
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
         """As argparse's."""
-        return self.remember(super().add_argument(*args, **kwargs))
+        return self.remember(super().add_argument(*args, **_joined_where_a_list(args, kwargs)))
 
     def remember(self, action: argparse.Action) -> argparse.Action:
         """Count an argument among `options`, and return it."""
         self.options.update(dict.fromkeys(action.option_strings, action))
-        self._has_positionals |= not action.option_strings
+        if not action.option_strings:
+            self._positionals_by_name[action.dest] = action
         return action
 
     def group(self, title: str) -> "Group":
@@ -43,14 +45,26 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)  # what follows are no options
         options = self._with_flags_as_pairs([self._spelling(word) for word in words[:end]])
-        values, unknown = self.parse_known_args(options + words[end:], namespace)
+        if "--" in words:
+            values, unknown = self.parse_known_args(options + words[end:], namespace)
+        else:  # names may stand between the options
+            values, unknown = self.parse_known_intermixed_args(options, namespace)
         if unknown:
             name = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
             hint = nearest(name, [text for text in self.options if text.startswith("--")])
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         names = [word.partition("=")[0] for word in options]
         values.given = {self.options[name].dest for name in names if name in self.options}
+        self._refuse_empty(values)
         return values
+
+    def _refuse_empty(self, values: argparse.Namespace) -> None:
+        """An empty text, as an unset variable of a shell gives it, is a mistake, unless it is the option's default."""
+        for action in (*self._positionals_by_name.values(), *self.options.values()):
+            value = getattr(values, action.dest, None)
+            texts = value if isinstance(value, list) and not action.option_strings else [value]
+            if "" in texts and action.default != "":
+                self.error(f"{action.option_strings[0] if action.option_strings else action.dest}: is empty")
 
     def _spelling(self, word: str) -> str:
         """An option as `add_argument` spells it; any other word as it is."""
@@ -73,7 +87,7 @@ class Parser(argparse.ArgumentParser):
             word = rest.pop(0)
             if word in self.options and self.options[word].type is flag:
                 follows = bool(rest) and not rest[0].startswith("-")
-                has_value = follows and (rest[0].lower() in FLAGS or not self._has_positionals)
+                has_value = follows and (rest[0].lower() in FLAGS or not self._positionals_by_name)
                 word += f"={rest.pop(0) if has_value else 'true'}"
             joined.append(word)
         return joined
@@ -92,7 +106,7 @@ class Group:
 
     def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
         """As argparse's."""
-        action = self._parser.remember(self._group.add_argument(*args, **kwargs))
+        action = self._parser.remember(self._group.add_argument(*args, **_joined_where_a_list(args, kwargs)))
         self.names.append(action.dest)
         return action
 
@@ -128,16 +142,22 @@ def add_list(parser: Parser | Group, name: str, kind: Callable[[str], Any], **kw
     """
 
     def values_of(text: str) -> list[Any]:
-        texts = [part.strip() for part in text.split(",") if part.strip()]
-        if not texts:
+        texts = re.split(r"[,\s]+", text.strip(", \t\n"))
+        if texts == [""]:
             raise argparse.ArgumentTypeError(f"{text!r} holds no value")
         return [kind(part) for part in texts]
 
-    parser.add_argument(name, type=values_of, action=_Joined, **kwargs)
+    parser.add_argument(name, type=values_of, **kwargs)
+
+
+def _joined_where_a_list(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `add_argument`; for an option with several values, with `_Joined` as its action."""
+    is_list = args[0].startswith("-") and kwargs.get("nargs") in ("+", "*") and "action" not in kwargs
+    return {**kwargs, "action": _Joined} if is_list else kwargs
 
 
 class _Joined(argparse.Action):
-    """Puts the lists that the words of an option stand for into one."""
+    """One list of all values of an option, also where the option is given several times."""
 
     def __call__(
         self,
@@ -146,7 +166,11 @@ class _Joined(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        setattr(namespace, self.dest, [value for word in values or () for value in word])
+        before = getattr(namespace, self.dest, None)
+        joined = [] if before is None or before is self.default else before
+        for word in values or ():
+            joined = [*joined, *(word if isinstance(word, list) else [word])]
+        setattr(namespace, self.dest, joined)
 
 
 def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:

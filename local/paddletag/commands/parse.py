@@ -19,6 +19,7 @@ from paddletag.tagging.events import find_events, median_scores, smooth_scores
 from paddletag.tagging.labels import choose_labels, label_thresholds, top_k
 from paddletag.type_aliases import Arrays
 
+LONGEST_MEDIAN = 9999  # windows
 EVENTS: dict[str, tuple[str, Callable[[list[dict[str, Any]]], str]]] = {  # format: ending, what writes it
     "csv": (".csv", result_formats.events_csv),
     "jsonl": (".jsonl", result_formats.events_jsonl),
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--label_file", default="", help="text file with a label per line, instead of those in the npz")
     parser.add_argument("--output_dir", default="output_dir", help="folder for what is written")
     parser.add_argument("--format", nargs="+", default=["text"], choices=["text", *EVENTS, "png"], help="one or more")
-    parser.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
+    parser.add_argument("--classes", nargs="+", help="these labels alone: names or globs")
     parser.add_argument("--median", type=int, default=1, help="odd number of windows of a median filter; 1: none")
     add_flag(parser, "--smooth", "mean over the last windows; default: for text alone", default=None)
     parser.add_argument("--smooth_size", type=int, default=5, help="number of windows of that mean")
@@ -45,8 +46,8 @@ def main() -> None:
     text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
     event = parser.group("events (csv, jsonl, audacity, report)")
     words = "a number, NAME=NUMBER, or a .yaml or .csv file of names and numbers; one or several"
-    event.add_argument("--threshold", nargs="+", action="extend", help=f"score that starts an event, else 0.3: {words}")
-    event.add_argument("--low_threshold", nargs="+", action="extend", help="score down to which an event lasts: alike")
+    event.add_argument("--threshold", nargs="+", help=f"score that starts an event, else 0.3: {words}")
+    event.add_argument("--low_threshold", nargs="+", help="score down to which an event lasts: alike")
     event.add_argument("--min_duration", type=float, default=0.0, help="seconds; shorter events are left out")
     event.add_argument("--min_gap", type=float, default=0.0, help="seconds; closer events of a class become one")
     event.add_argument("--overlap", type=float, default=0.5, help="part of a window that makes a sound heard")
@@ -79,6 +80,8 @@ def main() -> None:
 
 def check_options(args: argparse.Namespace, event_options: Iterable[str]) -> None:
     """UserError for numbers out of range, and options that would change nothing. event_options: those of events."""
+    if args.median > LONGEST_MEDIAN:
+        raise UserError(f"--median {args.median}: must be at most {LONGEST_MEDIAN}")
     for name in ("top_k", "smooth_size", "median"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")

@@ -25,7 +25,7 @@ def main() -> None:
     tagged = parser.group("a tagging result")
     tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
     tagged.add_argument("--threshold", type=float, default=THRESHOLD, help="of the scores, to begin with")
-    tagged.add_argument("--classes", nargs="+", action="extend", help="these labels alone: names or globs")
+    tagged.add_argument("--classes", nargs="+", help="these labels alone: names or globs")
     words = f"embed the sound (0.6 MB a minute), or refer to it; default: embed up to {EMBEDDED / 60:g} minutes"
     tagged.add_argument("--sound", choices=["embed", "link"], help=words)
     model = parser.group("an evaluated model")

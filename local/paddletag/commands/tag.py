@@ -39,7 +39,7 @@ from paddletag.runtime import UserError, log
 from paddletag.tagging import pipeline, result_files
 from paddletag.tagging.labels import top_k
 from paddletag.tagging.tagger import open_predictor
-from paddletag.tagging.windows import hop_frames
+from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File, Meta
 
 
@@ -50,8 +50,9 @@ def main() -> None:
     front_end = model_folder.saved_front_end(meta)
     if args.pad:
         front_end = front_end.replace(pad=args.pad)
-    if args.hop_duration:
-        hop_frames(front_end, args.hop_duration)
+    if args.sample_duration and not args.stream:
+        name = "--hop_duration" if args.hop_duration else "--sample_duration"
+        hop_frames(front_end, args.hop_duration or args.sample_duration, name)
     if args.stream:
         window = args.sample_duration or WINDOW
         listen(args, meta, args.stream, window, args.hop_duration or min(HOP, window))
@@ -70,7 +71,7 @@ def main() -> None:
     if len(names) == 1:
         with contextlib.nullcontext(source) if source else audio.opened(*names) as only:  # a fault is told at once
             rate = only.rate
-        if os.path.isfile(args.wav) and not Path(args.model).is_dir():
+        if os.path.isfile(args.wav) and not model_folder.is_folder(args.model):
             names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
     outputs = results_to_make(names, args, meta["sha256"], front_end.pad) if args.output_dir else {}
     paths = list(outputs if args.output_dir else names)
@@ -132,9 +133,7 @@ def arguments() -> argparse.Namespace:
 
 def check_options(args: argparse.Namespace) -> None:
     """Refuse what is out of range, and what does not fit together."""
-    for name in ("sample_duration", "hop_duration"):
-        if not 0 <= getattr(args, name) < float("inf"):
-            raise UserError(f"--{name} {getattr(args, name)}: must be a positive number of seconds")
+    check_seconds(args.sample_duration, args.hop_duration, zero=True)
     for name in ("top_k", "batch_size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")

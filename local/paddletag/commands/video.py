@@ -4,7 +4,6 @@ It is as long as the sound: what a film shows after that is left out.
 """
 
 import argparse
-import math
 import re
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from paddletag.models import model_folder
 from paddletag.runtime import UserError, log
 from paddletag.tagging import pipeline, result_files
 from paddletag.tagging.tagger import ENGINES, open_predictor
-from paddletag.tagging.windows import hop_frames
+from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays
 
 SMALLEST, LARGEST = 360, 7680  # pixels: what can be read, what ffmpeg's encoder takes with ease
@@ -69,9 +68,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--top_k {args.top_k}: must be 1 to 10")
     if not 1 <= args.fps <= 120:
         raise UserError(f"--fps {args.fps:g}: must be 1 to 120")
-    for name in ("sample_duration", "hop_duration"):
-        if not 0 < getattr(args, name) < math.inf:
-            raise UserError(f"--{name} {getattr(args, name):g}: must be a positive number of seconds")
+    check_seconds(args.sample_duration, args.hop_duration)
     if args.tagging:
         names = ("model", "sample_duration", "hop_duration", "engine")
         refuse(args, names, "has no meaning beside --tagging, which is computed already")

@@ -13,9 +13,9 @@ def microphone(rate: int) -> Iterator[np.ndarray]:
     try:
         import sounddevice
     except ImportError:
-        raise UserError("--stream mic needs the package sounddevice: run pip install sounddevice") from None
+        raise UserError("the microphone needs the package sounddevice: run pip install sounddevice") from None
     except OSError as error:  # its library for the sound card is missing
-        raise UserError(f"--stream mic: sounddevice does not work here ({error}): install PortAudio") from None
+        raise UserError(f"microphone: sounddevice does not work here ({error}): install PortAudio") from None
 
     parts: queue.Queue[np.ndarray] = queue.Queue()
     try:
@@ -26,4 +26,4 @@ def microphone(rate: int) -> Iterator[np.ndarray]:
             while True:  # all that has gathered while its parts before were tagged
                 yield np.concatenate([parts.get(), *(parts.get() for _ in range(parts.qsize()))])
     except sounddevice.PortAudioError as error:
-        raise UserError(f"--stream mic: no sound from the microphone at {rate} Hz ({error})") from None
+        raise UserError(f"microphone: no sound at {rate} Hz ({error})") from None

@@ -88,9 +88,14 @@ def _with_defaults(tree: Any, defaults: Any) -> Any:
     return {**defaults, **{key: _with_defaults(value, defaults.get(key)) for key, value in tree.items()}}
 
 
+def is_folder(source: File) -> bool:
+    """Whether a model's name means a folder: a folder called as a backbone, and without a model in it, hides none."""
+    return Path(source).is_dir() and (str(source) not in registry.ENTRIES or (Path(source) / META).is_file())
+
+
 def describe_model(source: File) -> Meta:
     """The meta data of a trained folder or a registry name (`mn04_as`), without loading its weights."""
-    if Path(source).is_dir():
+    if is_folder(source):
         return read_meta(source)
     name = str(source)
     if name in registry.ENTRIES:
@@ -117,7 +122,7 @@ def load_model(source: File, front_end: frontend.FrontEnd | None = None) -> "tup
     meta = describe_model(source)
     front_end = front_end or saved_front_end(meta)
     model: Backbone | classic.Classic
-    if not Path(source).is_dir():
+    if not is_folder(source):
         model = registry.create_model(meta["backbone"], pretrained=True, front_end=front_end)
     else:
         path = Path(source) / MODEL

@@ -70,7 +70,7 @@ def installed(name: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: the weights {name} are not installed: {get}")
     sha256 = read_json(record, get).get("sha256")
-    if wrong := mismatch(path, sha256) if sha256 else f"{record} does not hold its sha256":
+    if wrong := mismatch(path, sha256) if isinstance(sha256, str) else f"{record} does not hold its sha256":
         raise UserError(f"{path}: damaged: {wrong}: {get}")
     return path
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paddletag.config import LONGEST
 from paddletag.features.frontend import FrontEnd
 from paddletag.runtime import UserError
 from paddletag.tagging.events import active_windows
@@ -24,7 +25,10 @@ class Event:
 
 
 def check_windows(front_end: FrontEnd, window: float, hop: float) -> None:
-    """UserError for a hop (seconds) that is longer than the window, or shorter than a frame."""
+    """UserError for a hop (seconds) that is longer than the window, or shorter than a frame; for a long window too,
+    whose first scores would come after it."""
+    if window > LONGEST:
+        raise UserError(f"--sample_duration {window}: must be at most {LONGEST} s")
     if hop > window:
         raise UserError(f"--hop_duration {hop}: must not be longer than the window of {window} s")
     hop_frames(front_end, hop)

@@ -36,7 +36,7 @@ def predictor(source: File, embeddings: bool = False) -> Predict:
     meta = model_folder.describe_model(source)
     refuse_classic(meta)
     path = Path(source) / model_folder.MODEL
-    if Path(source).is_dir() and (wrong := download.mismatch(path, meta["sha256"])):
+    if model_folder.is_folder(source) and (wrong := download.mismatch(path, meta["sha256"])):
         raise UserError(f"{path}: damaged or half copied: {wrong}")
     sessions: dict[int | None, onnxruntime.InferenceSession] = {}  # by the frames that their graph is for
 

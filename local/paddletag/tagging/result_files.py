@@ -29,7 +29,7 @@ def read_result(path: File, label_file: File | None = None, seconds: bool = Fals
         # Text without letters and rows without classes take no bytes, however many there are.
         if not classes or any(arrays[name].dtype.kind not in "fiu" for name in arrays if name in NUMBERS):
             raise ValueError("its scores or times are no numbers")
-        if not windows or not np.isfinite(arrays["scores"]).all():
+        if not windows or not all(np.isfinite(arrays[name]).all() for name in NUMBERS if name in arrays):
             raise ValueError("it holds no scores, or some that are not numbers")
         if len(arrays["time"]) == windows + 1 and arrays["time"][-1] > 1 - 1e-6:
             # PaddleAudio wrote np.arange(0, 1, hop / length): for some lengths rounding adds the end itself.

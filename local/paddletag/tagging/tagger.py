@@ -6,7 +6,6 @@ for start, end, label, score in paddletag.tag("dog.wav"):
     print(f"{start:6.2f} {end:6.2f}  {label}  {score:.3f}")
 """
 
-import math
 import re
 import warnings
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from paddletag.models.device import use_device
 from paddletag.runtime import UserError
 from paddletag.tagging import onnx_engine, pipeline
 from paddletag.tagging.labels import top_k as highest_labels
-from paddletag.tagging.windows import hop_frames
+from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File
 
 ENGINES = ("paddle", "onnxruntime")
@@ -111,9 +110,7 @@ class Tagger:
 
     def _check_windows(self, window: float, hop: float) -> None:
         """UserError for numbers that make no windows."""
-        for name, seconds in (("window", window), ("hop", hop)):
-            if not 0 <= seconds < math.inf:
-                raise UserError(f"{name} {seconds}: must be a positive number of seconds")
+        check_seconds(window, hop, ("window", "hop"), zero=True)
         if hop and not window:
             raise UserError(f"hop {hop}: needs a window: give window too")
         if window:

@@ -17,7 +17,20 @@ from paddletag.runtime import UserError
 from paddletag.type_aliases import Meta
 
 REST = 0.05  # of a hop: so much of a sound's end may be without a window of its own
+LONGEST_WINDOW, LONGEST_HOP = 3600.0, 1e6  # seconds
 IN_MEMORY = 2**24  # bytes of rows that are kept there; what is more goes to a temporary file
+
+
+def check_seconds(
+    window: float, hop: float, names: tuple[str, str] = ("--sample_duration", "--hop_duration"), zero: bool = False
+) -> None:
+    """UserError, with the name of the one that is wrong, for a window or a hop (seconds) that no sound needs.
+
+    zero: whether 0 is right, for what has a default.
+    """
+    for name, seconds, most in zip(names, (window, hop), (LONGEST_WINDOW, LONGEST_HOP), strict=True):
+        if not (0 < seconds <= most or (zero and seconds == 0)):
+            raise UserError(f"{name} {seconds}: must be a positive number of seconds, at most {most:g}")
 
 
 def hop_frames(front_end: FrontEnd, hop: float, name: str = "--hop_duration") -> int:
