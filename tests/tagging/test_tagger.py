@@ -315,7 +315,7 @@ def test_a_folder_called_as_a_backbone_does_not_hide_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [1e15, 1e300, 10**400], ids=["1e15", "1e300", "10**400"])
 def test_windows_longer_than_any_sound_are_refused(model, scene, seconds):
-    with pytest.raises(UserError, match="window"):
+    with pytest.raises(runtime.UserError, match="window"):
         model.tag(scene, window=seconds)
-    with pytest.raises(UserError, match="hop"):
+    with pytest.raises(runtime.UserError, match="hop"):
         model.tag(scene, window=1.0, hop=seconds)
