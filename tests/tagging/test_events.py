@@ -105,6 +105,15 @@ def test_arrays_that_lack_or_do_not_fit(tmp_path, key):
         refused(path)
 
 
+@pytest.mark.parametrize("key", ["scores", "time"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused(tmp_path, key, value):
+    wrong = np.array(ARRAYS[key], float)
+    wrong.flat[0] = value
+    np.savez(tmp_path / "wrong.npz", **{**ARRAYS, key: wrong})
+    refused(tmp_path / "wrong.npz")
+
+
 def test_a_pickle_is_refused(tmp_path):
     path = tmp_path / "trap.npz"
     np.savez(path, **{**ARRAYS, "labels": np.array(["Dog", None, {}], object)}, allow_pickle=True)

@@ -313,6 +313,17 @@ def test_a_fold_that_the_model_was_trained_on_is_refused(trained, data):
     assert "fold 9" in line and "1, 2, 3" in line
 
 
+@pytest.mark.parametrize("key", ["fold", "data"])
+def test_a_record_without_what_was_held_out_is_refused(trained, data, tmp_path, key):
+    shutil.copytree(trained / "fold1", tmp_path / "copy")
+    path = tmp_path / "copy" / "model.json"
+    meta = read_json(path, "")
+    del meta["run"][key]
+    write_json(path, meta)
+    line = refusal("evaluate", "--model", tmp_path / "copy", "--data", data)
+    assert str(path) in line and key in line
+
+
 def test_folds_dealt_out_anew_are_refused(trained, tmp_path):
     records, _ = prepare(tmp_path)
     manifest.write(tmp_path, [{**record, "fold": record["fold"] % 3 + 1} for record in records], LABELS, [])

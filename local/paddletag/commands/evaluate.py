@@ -43,6 +43,10 @@ def main() -> None:
     output = Path(args.output_dir or folders[0])
 
     metas = [model_folder.read_meta(folder) for folder in folders]
+    for folder, meta in zip(folders, metas, strict=True):
+        if missing := [key for key in ("fold", "data") if key not in meta["run"]]:
+            path = folder / model_folder.META
+            raise UserError(f"{path}: its record of the run has no {' and no '.join(missing)}: copy it again")
     clips, labels = manifest.read(args.data)
     fold = metas[0]["run"]["fold"] if args.fold is None else args.fold
     _, records = hold_out(clips, fold)
