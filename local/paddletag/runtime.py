@@ -46,8 +46,6 @@ def run(main: Callable[[], object]) -> None:
                 sys.stdout.flush()
                 raise
             sys.stdout.flush()  # here, where an error of it becomes a status
-    except SystemExit:
-        raise
     except BaseException as error:
         status = _status(program(), error)
         if status is None:

@@ -13,8 +13,8 @@ import pytest
 from paddletag.launch import connections, other_node
 from paddletag.launch.connections import Link, Listener, answer
 from paddletag.launch.launch_failed import LaunchFailed
-from paddletag.launch.node_0 import Hub
-from paddletag.launch.other_node import Member
+from paddletag.launch.node_0 import Node0
+from paddletag.launch.other_node import OtherNode
 from paddletag.launch.watch_options import Options
 from paddletag.runtime import UserError
 from test_watch import free_port
@@ -238,7 +238,7 @@ NO_MESSAGES = {
 def node_0(tmp_path):
     """The hub of node 0 with a stub of a command, and who comes in as node 1."""
     port = free_port()
-    hub = Hub(options(0, port, tmp_path), command())
+    hub = Node0(options(0, port, tmp_path), command())
     client = Client(port)
     hub.poll()
     client.send(answer(client.question()), HELLO)
@@ -301,7 +301,7 @@ def node_1(tmp_path):
 
         def meet():
             try:
-                results.append(Member(options(1, port, tmp_path, wait), command()).meet())
+                results.append(OtherNode(options(1, port, tmp_path, wait), command()).meet())
             except LaunchFailed as error:
                 results.append(error)
 

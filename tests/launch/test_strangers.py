@@ -9,7 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from paddletag.launch.node_0 import Hub
+from paddletag.launch.node_0 import Node0
 from paddletag.launch.watch_options import Options
 from test_watch import both_end, nodes  # noqa: F401 (nodes is a fixture)
 
@@ -134,7 +134,7 @@ def test_the_silent_do_not_hold_node_0_up(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = Options("stage 2: train", "train", str(tmp_path), [], nodes=2, master=f"127.0.0.1:{port}")
-    hub, kept = Hub(options, SimpleNamespace(check=lambda: None, signal=None)), silence(port, 2)
+    hub, kept = Node0(options, SimpleNamespace(check=lambda: None, signal=None)), silence(port, 2)
     start = time.monotonic()
     for _ in range(4):
         hub.poll()

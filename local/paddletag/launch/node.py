@@ -40,8 +40,11 @@ class NoOtherNodes:
         """Nothing is open."""
 
 
-class Nodes:
-    """What Hub and Member have in common: the connections in `links`. UserError for a --master that has no address."""
+class Node:
+    """What node 0 and the others have in common: the connections in `links`.
+
+    UserError for a --master that has no address.
+    """
 
     def __init__(self, options: Options, command: Command) -> None:
         self.options, self.command = options, command

@@ -10,12 +10,12 @@ from paddletag.launch.addresses import free_endpoint, is_of_this_machine, own_ad
 from paddletag.launch.connections import Link, Listener, Message
 from paddletag.launch.launch_failed import LaunchFailed
 from paddletag.launch.local_command import Command
-from paddletag.launch.node import PATIENCE, Nodes, say
+from paddletag.launch.node import PATIENCE, Node, say
 from paddletag.launch.watch_options import Options
 from paddletag.runtime import UserError
 
 
-class Hub(Nodes):
+class Node0(Node):
     """The other nodes, as node 0 sees them. UserError if this machine cannot listen at --master.
 
     With --alone the others are told to wait.

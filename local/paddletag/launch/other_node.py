@@ -8,14 +8,14 @@ from paddletag.launch.addresses import is_endpoint, own_address
 from paddletag.launch.connections import Link, Message, answer
 from paddletag.launch.launch_failed import LaunchFailed
 from paddletag.launch.local_command import Command
-from paddletag.launch.node import PATIENCE, Nodes, say
+from paddletag.launch.node import PATIENCE, Node, say
 from paddletag.launch.watch_options import Options
 from paddletag.runtime import one_line
 
 VISIBLE = 60  # seconds after which a network file system shows what another node has written
 
 
-class Member(Nodes):
+class OtherNode(Node):
     """The other nodes, as any but node 0 sees them: a connection to node 0."""
 
     def __init__(self, options: Options, command: Command) -> None:

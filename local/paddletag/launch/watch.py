@@ -19,8 +19,8 @@ from paddletag.launch.addresses import interface  # noqa: E402
 from paddletag.launch.launch_failed import LaunchFailed  # noqa: E402
 from paddletag.launch.local_command import Command  # noqa: E402
 from paddletag.launch.node import NoOtherNodes  # noqa: E402
-from paddletag.launch.node_0 import Hub  # noqa: E402
-from paddletag.launch.other_node import Member  # noqa: E402
+from paddletag.launch.node_0 import Node0  # noqa: E402
+from paddletag.launch.other_node import OtherNode  # noqa: E402
 from paddletag.launch.watch_options import Options, parse  # noqa: E402
 from paddletag.runtime import UserError  # noqa: E402
 
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command of `arguments`, and end this process with its exit status, or that of another node."""
     options = parse(arguments)
     command = Command(options)
-    nodes: NoOtherNodes | Hub | Member = NoOtherNodes()
+    nodes: NoOtherNodes | Node0 | OtherNode = NoOtherNodes()
     try:
         if options.nodes > 1:
-            nodes = Member(options, command) if options.node else Hub(options, command)
+            nodes = OtherNode(options, command) if options.node else Node0(options, command)
         work(options, command, nodes)
         command.stop()
         sys.exit(0)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(failure.status)
 
 
-def work(options: Options, command: Command, nodes: NoOtherNodes | Hub | Member) -> None:
+def work(options: Options, command: Command, nodes: NoOtherNodes | Node0 | OtherNode) -> None:
     """Run the command to its end, and that of the other nodes. LaunchFailed when one fails."""
     words, env = list(options.command), dict(os.environ)
     meeting = nodes.meet()
