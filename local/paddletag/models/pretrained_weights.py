@@ -13,6 +13,7 @@ from paddletag.type_aliases import Arrays, File
 
 Convert = Callable[[Arrays], Arrays]  # from names and layout of one kind to another
 Shapes = Mapping[str, Sequence[int]]  # by the array's name
+BUNDLED = Path(__file__).parents[1] / "assets"  # weights that come with the package: <name>/<name>.safetensors
 
 
 def from_torch(arrays: Arrays) -> Arrays:
@@ -60,17 +61,38 @@ def cache_dir() -> Path:
     return Path(os.environ.get("PADDLETAG_HOME") or Path.home() / ".cache" / "paddletag")
 
 
-def installed(name: str) -> Path:
-    """The path of the weights `name` in the cache, after a check that they are what was installed (sha256).
+def is_bundled(name: str) -> bool:
+    """Whether the weights `name` come with the package: they need no installation."""
+    return (BUNDLED / name / f"{name}.safetensors").is_file()
 
-    UserError: they are not there, or damaged; it says which command gets them.
+
+def installed(name: str) -> Path:
+    """The path of the weights `name`, in the package or in the cache, after a check of their sha256.
+
+    UserError: they are not there, or damaged; it says what to do.
     """
-    path, record = cache_dir() / f"{name}.safetensors", cache_dir() / f"{name}.json"
-    get = f"run {own_command(f'weights {name}')}"
+    folder, get = cache_dir(), f"run {own_command(f'weights {name}')}"
+    if is_bundled(name):
+        folder, get = BUNDLED / name, "install paddletag again"
+    path, record = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not path.is_file():
         raise UserError(f"{path}: the weights {name} are not installed: {get}")
     sha256 = read_json(record, get).get("sha256")
     if wrong := mismatch(path, sha256) if isinstance(sha256, str) else f"{record} does not hold its sha256":
+        raise UserError(f"{path}: damaged: {wrong}: {get}")
+    return path
+
+
+def bundled_graph(name: str) -> Path | None:
+    """The path of the ONNX graph (log-mels to scores) that comes with the package, after a check of its sha256; or None.
+
+    UserError if it is damaged.
+    """
+    path = BUNDLED / name / f"{name}.onnx"
+    if not path.is_file():
+        return None
+    get = "install paddletag again"
+    if wrong := mismatch(path, read_json(path.with_suffix(".json"), get)["onnx_sha256"]):
         raise UserError(f"{path}: damaged: {wrong}: {get}")
     return path
 
@@ -92,13 +114,17 @@ def install(
     leaves nothing in the cache but a part that the next download resumes.
     """
     path = cache_dir() / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     copy = None if source is None else Path(source)
     if copy is not None:
         if not copy.is_file():
             raise UserError(f"{copy}: no such file")
         if wrong := mismatch(copy, sha256, md5):
             raise UserError(f"{copy}: not the weights {name} of {url}: {wrong}")
+    if is_bundled(name):
+        path = installed(name)
+        log.info("%s comes with paddletag: %s", name, path)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if _has(name, checksum(copy) if copy and not (sha256 or md5) else sha256, md5):
             log.info("%s is installed already: %s", name, path)

@@ -1,7 +1,8 @@
 """ONNX Runtime in the place of Paddle for scores, on CPUs: `predictor` stands in for `pipeline.predictor`.
 
 The graph takes log-mels, so that the front end computes every frame of a sound once. It is exported when it is first
-needed and kept in the cache, in the name of all that it depends on; from then on paddle is not imported for it.
+needed and kept in the cache, in the name of all that it depends on; from then on paddle is not imported for it. That of
+mn04_as comes with the package.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ def predictor(source: File, embeddings: bool = False) -> Predict:
     def predict(log_mel: np.ndarray) -> Arrays:
         frames, log_mel = fit_to_graph(meta, log_mel)
         if frames not in sessions:
-            graph = _cached(source, meta, frames)
+            graph = _graph(source, meta, frames)
             try:
                 sessions[frames] = session(str(graph))
             except Exception as error:  # onnxruntime has many kinds, with no common name
@@ -64,8 +65,13 @@ def fit_to_graph(meta: Meta, log_mel: np.ndarray) -> tuple[int | None, np.ndarra
     return frames, np.pad(log_mel, padding, constant_values=np.float32(-front_end["mean"] / front_end["scale"]))
 
 
-def _cached(source: File, meta: Meta, frames: int | None) -> Path:
-    """The path of the graph for log-mels of `frames` frames (None: any) in the cache, exported if it is not there."""
+def _graph(source: File, meta: Meta, frames: int | None) -> Path:
+    """The path of the graph for log-mels of `frames` frames (None: any): in the package, or in the cache.
+
+    It is exported into the cache if it is in neither.
+    """
+    if not model_folder.is_folder(source) and (graph := pretrained_weights.bundled_graph(str(source))):
+        return graph
     depends = [REVISION, meta["sha256"], meta["backbone"], meta["task"], len(meta["labels"]), meta["front_end"], frames]
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     path = pretrained_weights.cache_dir() / "onnx" / f"{meta['backbone']}-{key}.onnx"
