@@ -101,7 +101,7 @@ def write(
 
 
 def data_set_name(data: File) -> str:
-    """What texts call the prepared folder `data`: its name or, where that is only "data", that of the folder it is in."""
+    """What texts call the prepared folder `data`: its name, or that of the folder it is in where it is only "data"."""
     path = Path(os.path.abspath(data))
     return path.parent.name if path.name == "data" else path.name
 

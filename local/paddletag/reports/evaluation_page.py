@@ -56,7 +56,8 @@ def evaluation_page(
         "history": _history(Path(models[0]) / "history.csv") if len(models) == 1 else {},
         "about": settings[0] if len(models) == 1 else settings,
     }
-    return build_page("evaluation", f"{data_set}, {model}, {side}: evaluation", data)
+    title = ", ".join(text for text in (data_set, model, side, metrics.get("date")) if text)  # no date: from before
+    return build_page("evaluation", f"{title}: evaluation", data)
 
 
 def _weakest_label(metrics: Mapping[str, Any], labels: Sequence[str]) -> int | None:

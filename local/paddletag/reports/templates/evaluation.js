@@ -30,9 +30,9 @@ function result() {
       el("div", { className: "figures" }, figure("Mistakes", String(clips.length - right)), figure("Macro F1", number(metrics.macro_f1), "1 is best"), error)));
   }
   const said = metrics.mAP === null ? "No mAP: no label has clips both with it and without it"
-    : `Mean average precision ${number(metrics.mAP)} over ${count(Object.keys(metrics.per_class || {}).length, "label")}${metrics.mAP_ci ? ` (${range(metrics.mAP_ci, 1, 3)})` : ""}`;
+    : `mAP ${number(metrics.mAP)} over ${count(Object.keys(metrics.per_class || {}).length, "label")}${metrics.mAP_ci ? ` (${range(metrics.mAP_ci, 1, 3)})` : ""}`;
   return section(null, el("div", { className: "result" },
-    el("div", { className: "main-figure" }, el("b", null, number(metrics.mAP)), el("span", null, "mAP")),
+    el("div", { className: "main-figure" }, el("b", null, number(metrics.mAP)), el("span", null, "mean average precision")),
     el("div", { className: "said-of-it" }, el("p", { id: "result" }, said),
       ...(metrics.mAP === null ? [] : [gauge(metrics.mAP, metrics.mAP_ci)]),
       el("p", { className: "faint small" }, `The highest label is right for ${right} of ${count(clips.length, "clip")} (${share.toFixed(1)} %).`)),
@@ -53,8 +53,8 @@ function choices(entries, content, choose) {
 function matrixLabels(pairs) {
   const all = labels.map((_, k) => k);
   if (labels.length <= MOST) return all;
-  const confused = new Set(pairs.flatMap((pair) => [pair.truth, pair.guess]));
-  return all.filter((k) => [...confused].slice(0, MOST).includes(k));
+  const order = new Set([...pairs.flatMap((pair) => [pair.truth, pair.guess]), ...all]);
+  return [...order].slice(0, MOST).sort((a, b) => a - b);
 }
 
 function matrix(pairs, shown, cell, choose) {
@@ -66,8 +66,9 @@ function matrix(pairs, shown, cell, choose) {
       if (!n) return el("td", null, "·");
       const what = pairText(pair), share = n / total;
       const button = el("button", { type: "button", title: what, "aria-label": what, "aria-pressed": "false", tabIndex: -1 }, String(n));
-      button.style.background = `color-mix(in oklab, ${i === j ? "var(--accent)" : "var(--warm)"} ${Math.round(20 + 80 * share)}%, var(--panel))`;
-      if (share > 0.4) button.style.color = "var(--panel)";
+      const most = share > 0.8; // the shades between leave neither dark nor light text readable
+      button.style.background = `color-mix(in oklab, ${i === j ? "var(--accent)" : "var(--warm)"} ${Math.round(most ? 60 + 40 * share : 25 + 30 * share)}%, var(--panel))`;
+      if (most) button.style.color = "var(--panel)";
       button.onclick = () => choose(pair, true);
       buttons.set(pair, button);
       return el("td", null, button);
@@ -133,7 +134,7 @@ function confusions() {
   const shown = matrixLabels(pairs);
   const title = el("h3", { "aria-live": "polite" });
   const found = el("div");
-  const back = el("button", { type: "button", className: "plain", hidden: true }, "Back to the matrix");
+  const back = el("button", { type: "button", className: "plain", id: "back", hidden: true }, "Back to the matrix");
   const panel = el("div", { id: "cell" });
   const list = choices(pairs, (pair) => [el("span", null, labels[pair.truth], " → ", el("span", { className: "taken" }, labels[pair.guess])),
     el("b", null, String(pair.found.length))], choose);
@@ -212,9 +213,8 @@ const means = [ // how the scores came about, where that is not the plain way
   metrics.tta > 1 && `${metrics.tta} copies of each clip, rolled in time (--tta ${metrics.tta})`,
 ].filter(Boolean);
 main.append(
-  head([data.data_set, data.model, data.side].filter(Boolean).join(" · "),
-    [metrics.date && `Evaluated on ${metrics.date}`, `${count(metrics.n, "clip")} that the model was not trained on`,
-      `${count(labels.length, "label")}, ${single ? "one" : "several"} per clip`].filter(Boolean).join(" · "),
+  head([data.data_set, data.model, data.side, metrics.date].filter(Boolean).join(" · "),
+    `${count(metrics.n, "clip")} that the model was not trained on · ${count(labels.length, "label")}, ${single ? "one" : "several"} per clip`,
     ...(means.length ? [`Scores are means over ${means.join(" and ")}`] : [])),
   result(),
   ...[single ? confusions() : labelsAndClips(), clipSection()].filter(Boolean),

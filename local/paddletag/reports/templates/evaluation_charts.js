@@ -115,12 +115,13 @@ function calibration() {
       y: y(0.25 * Math.sqrt(bin.n / most)), height: y(0) - y(0.25 * Math.sqrt(bin.n / most)) }))];
   const picture = chart(single ? "Share of right answers" : "Share that has the label", stops, {
     ends: { x: [0, 1], y: [0, 1] }, ticks: { x: quarters, y: quarters }, unit: "score of the model", back,
+    size: (stop) => 2.5 + 4.5 * Math.sqrt(stop.n / most), // few clips say little
   });
   const whole = section("Do the scores mean what they say?",
     el("p", null, `A score differs from the share of ${single ? "right answers" : "clips that have the label"} by `,
       el("b", null, `${(100 * ece).toFixed(1)} percentage points`), ` on average (expected calibration error ${ece.toFixed(3)}).${trend}`),
-    el("div", { className: "curves" }, picture),
-    el("p", { className: "faint small" }, `On the dashed line a score of 0.8 is right in 8 of 10 cases. The bars at the bottom show how many ${single ? "clips" : "pairs"} have such scores.`));
+    el("div", { className: "curves" }, picture, el("p", { className: "faint small" },
+      `On the dashed line, a score of 0.8 is right in 8 of 10 cases. Points below the line: the scores are too high. Large points and high bars: many ${single ? "clips" : "pairs"} have such scores.`)));
   whole.id = "calibration";
   return whole;
 }

@@ -93,15 +93,14 @@ function scoresOf(clip) {
   return el("table", { className: "scores small" }, el("tbody", null, ...[...shown, ...others].map(([k, score]) => {
     const own = clip.labels.includes(k);
     return el("tr", { className: own ? "own" : "" },
-      el("td", null, labels[k], own ? el("span", { className: "sign" }, single ? " (true label)" : " (its label)") : null),
+      el("td", null, labels[k], own ? el("span", { className: "sign" }, single ? " (true)" : " (its own)") : null),
       el("td", { className: "number" }, score.toFixed(3)), el("td", null, bar(score)));
   })));
 }
 
 function card(clip) {
-  const verdict = !wrong(clip) ? [el("span", { className: "verdict right" }, "Right: "), el("b", null, names(clip.labels))]
-    : single ? [el("b", null, names(clip.labels)), " taken for ", el("b", { className: "taken" }, labels[guess(clip)])]
-      : [el("b", null, names(clip.labels)), "; highest: ", el("b", { className: "taken" }, labels[guess(clip)])];
+  const own = el("b", null, names(clip.labels)), highest = el("b", { className: wrong(clip) ? "taken" : "" }, labels[guess(clip)]);
+  const verdict = !single ? [own, "; highest: ", highest] : wrong(clip) ? [own, " taken for ", highest] : [own, ", recognised"];
   return el("article", { className: "clip" }, el("p", null, ...verdict), playerOf(clip), scoresOf(clip));
 }
 
