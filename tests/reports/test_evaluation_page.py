@@ -302,3 +302,20 @@ def test_several_labels_in_a_browser(browser, evaluated):
     wrong = [i for i in range(30) if not targets[i, scores[i].argmax()]]
     assert page.locator("#clips .clip").count() == min(12, len(wrong))
     assert page.faults == [] and page.evaluate("window.hacked") is None
+
+
+def test_a_part_of_a_file_is_played_from_its_start_to_its_end(browser, evaluated):
+    model, data, _, _ = evaluated("single_label")
+    lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    part = {"start": 0.2, "end": 0.4, "seconds": 0.2}
+    (data / "manifest.jsonl").write_text("".join(json.dumps({**line, **part}) + "\n" for line in lines))
+    prepared.call("report", model, "--data", data, "--clips", 0)
+    page = browser(model / "report.html")
+    player = page.locator("#cell .clip").first
+    assert player.locator(".time").text_content() == "0.2 s"
+    page.evaluate("window.heard = []; sound.ontimeupdate = () => heard.push(sound.currentTime); undefined")
+    player.locator(".play").click()
+    until(page, "heard.length > 1 && sound.paused")
+    heard = page.evaluate("heard")
+    assert min(heard) >= 0.199 and max(heard) < 0.48 and player.locator(".time").text_content() == "0.2 s"
+    assert page.faults == []

@@ -93,7 +93,7 @@ function scoresOf(clip) {
   return el("table", { className: "scores small" }, el("tbody", null, ...[...shown, ...others].map(([k, score]) => {
     const own = clip.labels.includes(k);
     return el("tr", { className: own ? "own" : "" },
-      el("td", null, labels[k], own ? el("span", { className: "sign" }, single ? " (true)" : " (its own)") : null),
+      el("td", null, labels[k], own ? el("span", { className: "sign" }, single ? " (true)" : " (own)") : null),
       el("td", { className: "number" }, score.toFixed(3)), el("td", null, bar(score)));
   })));
 }
