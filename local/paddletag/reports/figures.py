@@ -145,6 +145,7 @@ def timeline(
     edges = np.append(first[:1], until)
     with _style(), matplotlib.rc_context(_DARK_STYLE):
         figure, axes = _axes(0.95 + 0.3 * len(order), title)
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": DARK["faint"]}
         for row, k in enumerate(order):
             values, floor = scores[:, k].clip(0, 1), row + 0.42  # the axis goes down; a lane is 0.84 high
             reached = np.float32(scores[:, k]) >= high[k]
@@ -155,15 +156,15 @@ def timeline(
                     axes.stairs(shade, edges, baseline=floor, fill=True, color=DARK["shade"], linewidth=0)
                 level = np.where(chosen, floor - 0.84 * values, floor)
                 axes.stairs(level, edges, baseline=floor, fill=True, color=DARK[name], linewidth=0)
-            place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": DARK["faint"]}
             axes.annotate(f"{values.max():.2f}", (edges[-1], row), annotation_clip=False, **place)
+        axes.annotate("highest", (edges[-1], -0.5), annotation_clip=False, **{**place, "va": "bottom", "fontsize": 8})
         axes.set_yticks(range(len(order)), [_name(labels[k]) for k in order])
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlabel("time in s")
         parts = [Patch(color=DARK["accent"]), Patch(color=DARK["lane"])]
-        names = ["score that reaches the threshold", "score below it; the number is the highest"]
+        names = ["score that reaches the threshold", "score below it"]
         figure.legend(parts, names, loc="outside lower left", ncols=2, fontsize=8, labelcolor=DARK["faint"])
     return figure
 
