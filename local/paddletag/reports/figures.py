@@ -137,7 +137,7 @@ def timeline(
     """Tagging over time, as pages and videos show it: scores [N, C] of windows from `start` to `end` [N] in seconds.
 
     A lane for each of the first `top` classes of `class_order`, 0 to 1 high, with its highest score at the right. Each
-    window has what it speaks for (`window_spans`), and is bright where it reaches `threshold`, a number or an array [C].
+    window has what it speaks for (`window_spans`), and is bright where it reaches `threshold` (a number, or [C]).
     """
     order = class_order(scores)[:top]
     high = np.broadcast_to(np.asarray(threshold, np.float32), np.shape(scores)[1])

@@ -13,9 +13,10 @@ from paddletag.reports.look import css_colours
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {  # of each kind of page, in this order
-    "tagging": ("tagging.css", "tagging_events.js", "tagging_files.js", "tagging_player.js", "tagging_editor.js", "tagging.js"),
+    "tagging": ("tagging.css", "tagging_events.js", "tagging_files.js", "tagging_player.js", "tagging_editor.js",
+                "tagging.js"),
     "evaluation": ("evaluation.js",),
-}
+}  # fmt: skip
 
 
 def build_page(kind: str, title: str, data: Any) -> str:

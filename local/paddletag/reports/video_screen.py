@@ -74,7 +74,7 @@ class Screen:
             draw_text(draw, (left - px(10), y), f"{kilohertz} kHz", px(12), FAINT, "rm")
 
     def _draw_lane(self, image: Image.Image, draw: ImageDraw.ImageDraw, n: int, k: int, curve: np.ndarray) -> None:
-        """The n-th lane: the label of class k and its scores [width of the track] as an area, bright where it is heard."""
+        """The n-th lane: the label of class k and its scores [width of the track], bright from its threshold on."""
         layout, px, (left, _, right, _) = self.layout, self.layout.px, self.layout.track
         y, height = layout.lanes_top + n * layout.lane_height, layout.lane_height - px(4)
         width = layout.label_width - px(10)

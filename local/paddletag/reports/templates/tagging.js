@@ -1,6 +1,7 @@
 // The page of a tagging result: what was heard in one sentence, the timeline, the table of events, and their files.
 
 const ROWS = 500;
+const LANES = 12; // at first
 
 const slider = el("input", { id: "threshold", type: "range", min: 0.01, max: 0.99, step: 0.01, value: data.threshold });
 const shownThreshold = el("output", { id: "shown-threshold" });
@@ -10,7 +11,7 @@ const answer = el("p", { id: "answer", className: "answer", "aria-live": "polite
 const count = el("h2", { id: "count" });
 const left = el("p", { className: "faint small" });
 const rules = el("p", { id: "rules", className: "faint small" });
-let all = false; // whether classes without events have lanes, too
+let all = false; // whether all classes have lanes, those without events, too
 let shown = []; // classes with a lane
 
 const events = sortableTable([
@@ -55,7 +56,7 @@ function draw() {
   const rows = allEvents();
   const matches = ({ label }) => label.toLowerCase().includes(part);
   const matching = classes.filter(matches), having = matching.filter((item) => item.events.length);
-  shown = all || part ? matching : having;
+  shown = all || part ? matching : having.slice(0, LANES);
   lanes.replaceChildren(...shown.map(lane));
   drawLanes();
   const listed = rows.filter(matches);
@@ -63,9 +64,9 @@ function draw() {
   answer.textContent = sentence(rows);
   count.textContent = `${listed.length} event${listed.length === 1 ? "" : "s"}`;
   shownThreshold.value = threshold.toFixed(2);
-  const others = matching.length - having.length;
+  const others = matching.length - Math.min(having.length, LANES), loud = Math.max(0, having.length - LANES);
   more.hidden = Boolean(part) || !others;
-  more.textContent = all ? "Only classes with events" : `Show ${others} class${others === 1 ? "" : "es"} without events`;
+  more.textContent = all ? "Show fewer classes" : `Show ${others} more class${others === 1 ? "" : "es"}` + (loud ? `, ${loud} with events` : ", without events");
   more.setAttribute("aria-expanded", all);
   left.textContent = data.classes > data.labels.length
     ? `Here are the ${data.labels.length} of ${data.classes} classes with the highest peaks` +

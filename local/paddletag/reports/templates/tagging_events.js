@@ -103,10 +103,10 @@ function spanText(onset, offset) {
 function sentence(rows) {
   const groups = [...Map.groupBy(rows.filter((row) => row.status !== "rejected"), ({ label }) => label)].map(([label, found]) => {
     found.sort((a, b) => a.onset - b.onset);
-    const end = found.reduce((latest, e) => Math.max(latest, e.offset), 0);
-    const spans = found.length > 2 ? [`${found.length} times, ${spanText(found[0].onset, end)}`] : found.map((e) => spanText(e.onset, e.offset));
-    const weight = found.reduce((sum, e) => sum + (e.offset - e.onset) * (e.mean ?? 1), 0);
-    return { weight, first: found[0].onset, text: `${label} ${spans.join(" and ")}` };
+    const total = (weight) => found.reduce((sum, e) => sum + (e.offset - e.onset) * weight(e), 0), seconds = total(() => 1);
+    const often = `${found.length} times (${seconds < 60 ? `${Math.round(seconds)} s` : clock(seconds, 0)})`;
+    const text = found.length > 2 ? often : found.map((e) => spanText(e.onset, e.offset)).join(" and ");
+    return { weight: total((e) => e.mean ?? 1), first: found[0].onset, text: `${label} ${text}` };
   });
   if (!groups.length) return "Nothing reached the threshold";
   groups.sort((a, b) => b.weight - a.weight);
@@ -115,6 +115,6 @@ function sentence(rows) {
   count = Math.max(1, count);
   const rest = groups.length - count;
   const named = groups.slice(0, count).sort((a, b) => a.first - b.first).map(({ text }) => text);
-  const separator = named.some((text) => /times, | and /.test(text)) ? "; " : ", ";
-  return named.join(separator) + (rest ? `; ${rest} more class${rest === 1 ? "" : "es"}` : "");
+  const separator = named.some((text) => /,/.test(text)) ? "; " : ", "; // labels may have commas
+  return named.join(separator) + (rest ? ` and ${rest} more class${rest === 1 ? "" : "es"}` : "");
 }
