@@ -12,10 +12,12 @@ from typing import Any
 from paddletag.reports.look import css_colours
 
 TEMPLATES = Path(__file__).parent / "templates"
-PARTS = {  # of each kind of page, in this order
-    "tagging": ("tagging.css", "tagging_events.js", "tagging_files.js", "tagging_player.js", "tagging_editor.js",
-                "tagging.js"),
-    "evaluation": ("evaluation.js",),
+PARTS = {  # of templates/: styles and scripts of each kind of page, in their order
+    "tagging": (
+        "report.css", "tagging.css",
+        "report.js", "tagging_events.js", "tagging_files.js", "tagging_player.js", "tagging_editor.js", "tagging.js",
+    ),
+    "evaluation": ("report.css", "report.js", "evaluation.js"),
 }  # fmt: skip
 
 
@@ -24,13 +26,12 @@ def build_page(kind: str, title: str, data: Any) -> str:
 
     kind: "tagging" or "evaluation", whose scripts read `data`, which must be fit for JSON.
     """
-    names = ("report.css", "report.js", *PARTS[kind])
-    styles, scripts = ([_template(name) for name in names if name.endswith(end)] for end in (".css", ".js"))
+    styles, scripts = ([name for name in PARTS[kind] if name.endswith(end)] for end in (".css", ".js"))
     parts = {
         "title": html.escape(_printable(title)),
         "data": embedded_json(data),
-        "style": css_colours() + "\n".join(styles),
-        "script": "\n".join(scripts),
+        "style": "\n".join([css_colours(), *map(_template, styles)]),
+        "script": "\n".join(map(_template, scripts)),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("report.html"))
 

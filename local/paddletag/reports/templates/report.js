@@ -93,10 +93,13 @@ function sortableTable(columns, { by = 0, down = false, limit = Infinity } = {})
     note.textContent = rows.length > limit ? `The first ${limit} of ${rows.length} are shown.` : rows.length ? "" : "None.";
   }
   const table = el("table", null, el("thead", null, el("tr", null, ...heads)), body);
+  /** Scroll what the table stands in until a row is seen, and nothing else. */
   function reveal(row, focus = false) {
     const line = [...body.rows].find((other) => other.row === row);
-    line?.scrollIntoView({ block: "nearest" });
-    if (focus) line?.querySelector("button")?.focus();
+    if (!line) return;
+    const box = table.parentNode, at = line.offsetTop, head = table.tHead.offsetHeight;
+    if (at - head < box.scrollTop || at + line.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = at - 2 * head;
+    if (focus) line.querySelector("button")?.focus();
   }
   return { table, body, note, reveal, rows: () => state.rows, show(rows) { state.rows = rows; draw(); } };
 }

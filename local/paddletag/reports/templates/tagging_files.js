@@ -30,8 +30,8 @@ function eventsAudacity(rows) {
 }
 
 function eventsLabelStudio(rows) {
-  const result = inOrder(rows).map((e) => ({
-    from_name: "label", to_name: "audio", type: "labels",
+  const result = inOrder(rows).map((e, i) => ({
+    id: `event${i + 1}`, from_name: "label", to_name: "audio", type: "labels", original_length: rounded(data.seconds),
     value: { start: rounded(e.onset), end: rounded(e.offset), channel: 0, labels: [e.label] },
     ...(e.peak === null ? {} : { score: rounded(e.peak) }),
   }));

@@ -102,7 +102,7 @@ function lane(item) {
   track.onclick = (event) => {
     const at = timeAt(event, track);
     const hit = item.events.find(({ onset, offset }) => onset <= at && at < offset);
-    if (hit) choose(hit);
+    if (hit) { choose(hit); events.reveal(hit); }
     listen(at);
   };
   item.row.append(el("div", { className: "name" },
