@@ -191,9 +191,9 @@ def test_a_table_for_each_split(make):
 
 def test_events_of_one_clip_are_its_labels(make):
     """Rows of a table of events that have one span: only where a clip may have several labels."""
-    settings = "{metadata: a.csv, audio: '{f}', label: l, start: on, end: off, folds: 2}"
-    rows = "f,on,off,l\na.wav,0,2,x\na.wav,0,2,y\na.wav,0,3,z\nb.wav,0,2,x\na.wav,0,2,x\n"
-    records, labels = make(f"{settings}\ntask: multi_label", {"a.csv": rows})
+    settings = "{metadata: a.csv, audio: '{f}', label: l, start: from, end: to, folds: 2}"
+    rows = "f,from,to,l\na.wav,0,2,x\na.wav,0,2,y\na.wav,0,3,z\nb.wav,0,2,x\na.wav,0,2,x\n"
+    records, labels = make(settings, {"a.csv": rows}, "multi_label")
     assert [(r["id"], r["labels"]) for r in records] == [
         ("a_0.0-2.0", ["x", "y"]), ("a_0.0-3.0", ["z"]), ("b_0.0-2.0", ["x"])
     ]  # fmt: skip

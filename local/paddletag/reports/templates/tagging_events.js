@@ -49,7 +49,7 @@ const STATUSES = { accepted: "✓ accepted", changed: "✎ changed", added: "+ a
 /** Give an event of the table a status, and what is new about it; returns the row that stands for it from now on. */
 function correct(event, status, changes = {}) {
   const row = event.status ? event : { ...event, origin: status === "added" ? null : event };
-  if (row !== event || status === "added") corrections.push(row);
+  if (!corrections.includes(row)) corrections.push(row);
   Object.assign(row, changes, { status });
   const item = classes.find(({ label }) => label === row.label);
   const [first, last] = item ? [windowAt(row.onset), windowAt(row.offset - 1e-6)] : [];
