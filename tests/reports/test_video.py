@@ -241,7 +241,7 @@ def test_a_film_without_picture_is_a_sound(ffmpeg, decode, tmp_path):
     ffmpeg("-i", path, "-vn", "-c:a", "copy", tmp_path / "sound.mka")
     render(tmp_path / "sound.mka", npz, tmp_path / "out.mp4")
     top = ScreenLayout(SIZE, 2, 5).lanes_top
-    assert len(near(decode(tmp_path / "out.mp4")[10, top : top + 10], video_screen.LANE)[0]) > 500
+    assert len(near(decode(tmp_path / "out.mp4")[10, top : top + 10], video_screen.ACCENT)[0]) > 500
 
 
 NAMES = ["-y", "concat:a", "a'b\"c\nd%d:e;[f],=$(g)\\", "café 猫", os.fsdecode(b"\xff\xfe")]

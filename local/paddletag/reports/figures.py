@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -145,7 +146,12 @@ def timeline(
     edges = np.append(first[:1], until)
     with _style(), matplotlib.rc_context(_DARK_STYLE):
         figure, axes = _axes(0.95 + 0.3 * len(order), title)
-        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": DARK["faint"]}
+        place: dict[str, Any] = {
+            "xytext": (6, 0),
+            "textcoords": "offset points",
+            "va": "center",
+            "color": DARK["faint"],
+        }
         for row, k in enumerate(order):
             values, floor = scores[:, k].clip(0, 1), row + 0.42  # the axis goes down; a lane is 0.84 high
             reached = np.float32(scores[:, k]) >= high[k]
