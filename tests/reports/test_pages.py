@@ -205,7 +205,6 @@ def test_a_page_is_self_contained_and_hostile_names_are_inert(kind):
         "http://www.w3.org/1999/xhtml",
     }
     assert not re.search(r"@import|url\(|innerHTML\s*=\s*data|insertAdjacentHTML|document\.write", code)
-    assert ("Redistribution and use" in page.text("script")[1]) == (kind == "tagging")
 
 
 def test_ten_minutes_weigh_less_than_15_mb(tmp_path):
@@ -308,7 +307,7 @@ def test_a_tagging_report_in_a_browser(browser, tagged, tmp_path):
     assert {row[2] for row in rows(page)} == {HOSTILE[3]}
     assert page.locator(".lane").count() == 1
     page.locator("#filter").fill("")
-    assert page.locator(".lane").count() == 12
+    assert page.locator(".lane").count() == len({row[2] for row in rows(page)}) == 4
     page.locator("#more").click()
     assert page.locator(".lane").count() == CLASSES
     page.get_by_role("button", name="Peak").click()
