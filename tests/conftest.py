@@ -13,6 +13,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+ESC10 = ROOT / "examples" / "esc10" / "clips"  # 150 real clips of ten classes, in ESC-50's layout
 SHARED = ROOT.parent / "shared"  # real data and weights, beside the project where somebody has put them
 
 
