@@ -12,7 +12,7 @@ import types
 import numpy as np
 import pytest
 import soundfile
-from conftest import ESC10, ROOT
+from conftest import CLIPS, ROOT
 from paddletag.data import audio
 from paddletag.data.microphone import microphone
 from paddletag.features import frontend
@@ -197,7 +197,7 @@ class Pipe(subprocess.Popen):
 
 def test_latency_at_real_time(record_property):
     """A rooster after a second of silence, through a pipe at the speed of sound: told within 1.5 s of its first cry."""
-    clip = audio.load(ESC10 / "audio" / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
     wave = np.concatenate([np.zeros(32000, np.float32), clip])
     first = np.flatnonzero(np.abs(wave) > 0.02)[0] / 32000
     with Pipe("--json") as process:
@@ -220,7 +220,7 @@ def test_latency_at_real_time(record_property):
 
 
 def test_ctrl_c_ends_it():
-    clip = audio.load(ESC10 / "audio" / "1-26806-A-1.ogg", 16000)[: 16000 * 3]
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 16000)[: 16000 * 3]
     with Pipe("--pcm_rate", 16000, "--pcm_format", "f32le") as process:
         process.stdin.write(clip.astype("<f4").tobytes())
         for _ in range(100):
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_it():
 
 def test_a_wav_stream_knows_its_rate(tmp_path):
     """Piped at once and in another rate: the events are those of the same sound as PCM, in the same places."""
-    clip = audio.load(ESC10 / "audio" / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
     soundfile.write(tmp_path / "a.wav", clip, 32000)
     results = []
     for data in ((tmp_path / "a.wav").read_bytes(), (clip * 32768).clip(-32768, 32767).round().astype("<i2").tobytes()):

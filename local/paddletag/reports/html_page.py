@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parent / "templates"
+PARTS = {  # of templates/: styles and scripts of each kind of page, in their order
+    "tagging": ("report.css", "report.js", "tagging.js"),
+    "evaluation": (
+        "report.css", "evaluation.css", "report.js", "evaluation_clips.js", "evaluation_charts.js", "evaluation.js"
+    ),
+}  # fmt: skip
 _LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
 
 
@@ -18,12 +24,12 @@ def build_page(kind: str, title: str, data: Any) -> str:
 
     kind: "tagging" or "evaluation", whose script reads `data`, which must be fit for JSON.
     """
-    scripts = ["report.js", f"{kind}.js"]
+    styles, scripts = ([name for name in PARTS[kind] if name.endswith(end)] for end in (".css", ".js"))
     player = [_LICENCE.format(_template("wavesurfer.LICENSE.txt")), _template("wavesurfer.min.js")]
     parts = {
         "title": html.escape(_printable(title)),
         "data": embedded_json(data),
-        "style": _template("report.css"),
+        "style": "\n".join(map(_template, styles)),
         "script": "\n".join([*(player if kind == "tagging" else ()), *map(_template, scripts)]),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("report.html"))
