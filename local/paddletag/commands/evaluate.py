@@ -26,7 +26,7 @@ from paddletag.type_aliases import Meta, Record
 def main() -> None:
     """`paddletag evaluate`."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, nargs="+", help="trained folder; several: their mean score")
+    parser.add_argument("--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score")
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
     parser.add_argument("--fold", type=parse_fold, help="or test; default: what the model was not trained on")
     parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     rank = distributed.rank()
     runtime.start_log(quiet=rank > 0)
-    folders = [Path(folder) for folder in args.model]
+    folders = [Path(model_folder.find_model(folder)) for folder in args.model]
     if args.tta < 1:
         raise UserError(f"--tta {args.tta}: must be at least 1")
     if len(folders) > 1 and not args.output_dir:

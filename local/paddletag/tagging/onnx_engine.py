@@ -30,10 +30,11 @@ REVISION = 1  # of what `export.save_onnx` writes: another number, and graphs in
 def predictor(source: File, embeddings: bool = False) -> Predict:
     """A function: log-mel float32 [B, T, M] -> {"scores": [B, C]}, with "embeddings": [B, D] too if asked for.
 
-    source: the folder of a trained model or a backbone's name. It computes on all cores that the process may use.
+    source: as for `model_folder.describe_model`. It computes on all cores that the process may use.
     UserError if packages are missing, or the weights or a graph in the cache are damaged.
     """
     require_packages("onnxruntime")
+    source = model_folder.find_model(source)
     meta = model_folder.describe_model(source)
     refuse_classic(meta)
     path = Path(source) / model_folder.MODEL
