@@ -179,12 +179,32 @@ def clips_per_pass(settings: CfgNode, ranks: int) -> int:
     step, parts = settings.batch_size, settings.accumulate * ranks
     if step % parts:
         near = sorted({max(1, step // parts) * parts, (step // parts + 1) * parts})
-        shared = f"{ranks} process{'es' * (ranks > 1)} x train.accumulate {settings.accumulate}"
         raise UserError(
-            f"train.batch_size {step}: the clips of a step do not divide into {shared}; the nearest that do:"
-            f" {' and '.join(map(str, near))}"
+            f"train.batch_size {step}: the clips of a step do not divide into {_parts_of_a_step(settings, ranks)};"
+            f" the nearest that do: {' and '.join(map(str, near))}"
         )
     return step // parts
+
+
+def fit_batch(config: CfgNode, clips: int, ranks: int) -> CfgNode:
+    """`config` for so many clips to train on: where one step would need more, it has the largest train.batch_size that
+    they fill. All else stays, train.lr too. UserError where the clips do not even fill each pass of each process.
+    """
+    settings, parts = config.train, config.train.accumulate * ranks
+    if clips >= settings.batch_size:
+        return config
+    if clips < parts:
+        shared = _parts_of_a_step(settings, ranks)
+        raise UserError(f"the {clips} clips to train on do not fill a step of {shared}: use fewer of these")
+    config = config.clone()
+    config.defrost()
+    config.train.batch_size = clips // parts * parts
+    config.freeze()
+    return config
+
+
+def _parts_of_a_step(settings: CfgNode, ranks: int) -> str:
+    return f"{ranks} process{'es' * (ranks > 1)} x train.accumulate {settings.accumulate}"
 
 
 def find(path: File) -> Path:

@@ -77,11 +77,11 @@ def train(
     sounds = features.sounds(used)
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, args.extend, changes)
-    if run_record.is_finished(exp, run, args.extend):
-        log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
+    if is_done(exp, run, args.extend):
         return
     if fault:
         raise fault
+    warn_of_epochs(config)
     commands = command_lines(exp, args.extend)
 
     from paddletag.training import loop  # paddle takes seconds to import: after what can go wrong at once
@@ -103,6 +103,17 @@ def train(
         meta = describe_trained_model(config, labels, run, commands, trained)
         model_folder.save_model(exp, model, meta)
         log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, trained["seconds"])
+
+
+def is_done(exp: Path, run: Meta, extend: bool) -> bool:
+    """Whether there is nothing to train: the run is finished in `exp`, or elsewhere, and then rank 0 copies it there."""
+    if run_record.is_finished(exp, run, extend):
+        log.info("%s is up to date: trained for %d epochs", exp, run["config"]["train"]["epochs"])
+        return True
+    same = run_record.same_run(exp, run)
+    if same and distributed.rank() == 0:
+        run_record.copy_run(same, exp)
+    return same is not None
 
 
 def find_weights(config: CfgNode, fold: int | str, data: str) -> tuple[Path | None, UserError | None]:
@@ -164,6 +175,23 @@ def divide(clips: list[Record], fold: int | str, config: CfgNode) -> tuple[list[
             " the data a split valid"
         )
     return validation_part(records, share, config.train.seed) if share else (records, valid)
+
+
+def warn_of_epochs(config: CfgNode) -> None:
+    """Log a warning, on rank 0, for a train.epochs that leaves nothing of what other settings are for."""
+    settings = config.train
+    if distributed.rank():
+        return
+    if config.model["freeze"] != "all" and settings.frozen_epochs >= settings.epochs:
+        log.warning(
+            "train.frozen_epochs %d of train.epochs %d: the head alone learns, the other layers never do",
+            *(settings.frozen_epochs, settings.epochs),
+        )
+    if settings.warmup_epochs >= settings.epochs:
+        log.warning(
+            "train.warmup_epochs %g of train.epochs %d: the learning rate rises until the end, and never goes down",
+            *(settings.warmup_epochs, settings.epochs),
+        )
 
 
 def refuse_settings_that_need_a_gpu(config: CfgNode, device: str) -> None:

@@ -84,6 +84,9 @@ def train(
     if run_record.is_finished(exp, run):
         log.info("%s is up to date: %s", exp, name)
         return
+    if same := run_record.same_run(exp, run):
+        run_record.copy_run(same, exp)
+        return
 
     distributed.init(args.device)
     started = time.perf_counter()
@@ -99,6 +102,7 @@ def train(
     )
     target = {record["id"]: labels.index(record["labels"][0]) for record in records}
     targets = [target[clip_id] for clip_id in clip_ids]
+    log.info("fitting %s to %d windows", settings.classifier, len(rows))
     model.arrays = fit_classic.fit(
         settings.classifier, rows, targets, len(labels), config.train.seed, settings.standardise
     )
