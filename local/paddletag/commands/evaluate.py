@@ -26,7 +26,9 @@ from paddletag.type_aliases import Meta, Record
 def main() -> None:
     """`paddletag evaluate`."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score")
+    parser.add_argument(
+        "--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score"
+    )
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
     parser.add_argument("--fold", type=parse_fold, help="or test; default: what the model was not trained on")
     parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")

@@ -58,7 +58,8 @@ def main() -> None:
 def check_options(args: argparse.Namespace, source: Path, output: Path, others: Iterable[str]) -> None:
     """UserError for what is missing, out of range, or would change nothing.
 
-    source: the model's folder, or the result. output: the file to write. others: the options of the other kind of source.
+    source: the model's folder, or the result. output: the file to write. others: the options of the other kind of
+    source.
     """
     if source.is_dir() and not (source / model_folder.META).is_file():
         raise UserError(f"{args.source}: is not the folder of a model: for tagging results name one npz file")

@@ -77,7 +77,7 @@ def train(
     sounds = features.sounds(used)
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, args.extend, changes)
-    if is_done(exp, run, args.extend):
+    if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):
         return
     if fault:
         raise fault
@@ -103,17 +103,6 @@ def train(
         meta = describe_trained_model(config, labels, run, commands, trained)
         model_folder.save_model(exp, model, meta)
         log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, trained["seconds"])
-
-
-def is_done(exp: Path, run: Meta, extend: bool) -> bool:
-    """Whether there is nothing to train: the run is finished in `exp`, or elsewhere, and then rank 0 copies it there."""
-    if run_record.is_finished(exp, run, extend):
-        log.info("%s is up to date: trained for %d epochs", exp, run["config"]["train"]["epochs"])
-        return True
-    same = run_record.same_run(exp, run)
-    if same and distributed.rank() == 0:
-        run_record.copy_run(same, exp)
-    return same is not None
 
 
 def find_weights(config: CfgNode, fold: int | str, data: str) -> tuple[Path | None, UserError | None]:

@@ -81,11 +81,7 @@ def train(
     sounds = features.sounds(records)
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, describe_changes=changes)
-    if run_record.is_finished(exp, run):
-        log.info("%s is up to date: %s", exp, name)
-        return
-    if same := run_record.same_run(exp, run):
-        run_record.copy_run(same, exp)
+    if run_record.is_done(exp, run, name):
         return
 
     distributed.init(args.device)

@@ -104,13 +104,18 @@ def find_model(source: File) -> File:
     folder = Path(source)
     if not is_folder(source) or (folder / META).is_file():
         return source
-    found = [path.parent for place in IN_A_RUN for path in folder.glob(f"{place}/{META}")]
-    if len(found) > 1:
-        found.sort(key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))])
-        names = [str(path.relative_to(folder)) for path in found]
+    names = models_of_run(folder)
+    if len(names) > 1:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise UserError(f"{source} holds {', '.join(names[:SHOWN])}{more}: name one, such as {found[0]}")
-    return found[0] if found else source
+        raise UserError(f"{source} holds {', '.join(names[:SHOWN])}{more}: name one, such as {folder / names[0]}")
+    return folder / names[0] if names else source
+
+
+def models_of_run(folder: File) -> list[str]:
+    """The trained models in the folder of a run: fold1, fold2 ..., test, seed0/fold1 ..., by number."""
+    paths = [path.parent for place in IN_A_RUN for path in Path(folder).glob(f"{place}/{META}")]
+    names = [str(path.relative_to(folder)) for path in paths]
+    return sorted(names, key=lambda name: [int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", name)])
 
 
 def describe_model(source: File) -> Meta:
