@@ -68,6 +68,8 @@ def main() -> None:
     if [path.resolve() for path in folders] != [output.resolve()]:
         refuse_folder_of_others(output, identity)
 
+    models = f"{len(folders)} models" if len(folders) > 1 else f"{folders[0]}"
+    log.info("scoring %d clips of %s with %s", len(records), describe_split(fold), models)
     distributed.init(args.device)
     scores = mean_scores(folders, members, records, args.tta)
     if rank:

@@ -5,6 +5,7 @@ Inference. Either is compared with Paddle, and not written where it differs. Wav
 sample rate, of any length from a few hundredths of a second up; AST takes clips of its own length only.
 """
 
+import sys
 from pathlib import Path
 
 from paddletag import runtime
@@ -33,6 +34,8 @@ def main() -> None:
     model, _ = model_folder.load_model(args.model)
     from paddletag.tagging import export  # imports paddle
 
+    took = "10 seconds to a minute, most of it to compare it with Paddle"
+    runtime.say(f"{runtime.program()}: converting {args.model}: takes {took}", file=sys.stderr)
     save = export.save_onnx if args.format == "onnx" else export.save_paddle
     differences = save(model, meta, out)
     files = [out] if args.format == "onnx" else sorted(out.glob("inference*"))

@@ -9,6 +9,7 @@ from paddletag.data.table_rows import (
     Roles,
     Row,
     audio_path,
+    audio_pattern,
     checked_roles,
     label_names,
     metadata_files,
@@ -25,14 +26,14 @@ def read_table(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
     rows, roles = [], {}
     for split, table in metadata_files(settings, find):
         lines, columns = read_csv(table, settings.delimiter, raw)
-        roles = checked_roles(settings, columns, table)
+        roles, pattern = checked_roles(settings, columns, table), audio_pattern(settings, columns, table)
         for line, fields in lines:
             where = f"{table}:{line}"
             if None in fields or None in fields.values():
                 raise UserError(f"{where}: has {'more' if None in fields else 'fewer'} fields than the header")
-            what = f"{where}: the label (column {settings.label!r})"
-            names = label_names(fields[settings.label], config.task, what)
-            rows.append(Row(where, str(raw / audio_path(settings.audio, fields, table)), names, fields, split))
+            what = f"{where}: the label (column {roles['label']!r})"
+            names = label_names(fields[roles["label"]], config.task, what)
+            rows.append(Row(where, audio_path(pattern, fields, raw, where), names, fields, split))
     return rows, roles
 
 
@@ -57,8 +58,7 @@ def read_paths(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
             names = label_names(label, config.task, f"{where}: the label")
             names = [_name_of(name, listed_names, where) for name in names]
             fields = {"path": path, "label": label}
-            audio = str(raw / audio_path(settings.audio or "{path}", fields, file))
-            rows.append(Row(where, audio, names, fields, split))
+            rows.append(Row(where, audio_path(settings.audio or "{path}", fields, raw, where), names, fields, split))
         if not rows:
             raise UserError(f"{file}: is empty")
     return rows, roles
