@@ -6,6 +6,7 @@ sample rate, of any length from a few hundredths of a second up; AST takes clips
 """
 
 import sys
+import time
 from pathlib import Path
 
 from paddletag import runtime
@@ -34,14 +35,16 @@ def main() -> None:
     model, _ = model_folder.load_model(args.model)
     from paddletag.tagging import export  # imports paddle
 
-    took = "10 seconds to a minute, most of it to compare it with Paddle"
-    runtime.say(f"{runtime.program()}: converting {args.model}: takes {took}", file=sys.stderr)
+    doing = f"converting {args.model} and comparing it with Paddle"
+    runtime.say(f"{runtime.program()}: {doing}: takes {export.DURATION}", file=sys.stderr)
+    began = time.perf_counter()
     save = export.save_onnx if args.format == "onnx" else export.save_paddle
     differences = save(model, meta, out)
     files = [out] if args.format == "onnx" else sorted(out.glob("inference*"))
     size = sum(file.stat().st_size for file in files) / 1e6
     rate, seconds = model.front_end.sample_rate, meta["clip_seconds"]
     length = f"{seconds:g} s" if onnx_session.fixed_length(meta["backbone"]) else "any length"
+    runtime.say(f"{runtime.program()}: done in {time.perf_counter() - began:.0f} s", file=sys.stderr)
     runtime.say(f"{out}: {size:.1f} MB, {len(meta['labels'])} labels; takes waveforms at {rate} Hz of {length}")
     listed = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     runtime.say(f"largest difference from Paddle: {listed} (allowed: {export.TOLERANCE:g})")

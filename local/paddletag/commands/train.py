@@ -42,6 +42,7 @@ def main() -> None:
     records, validation = divide(clips, args.fold, config)
     refuse_settings_that_need_a_gpu(config, args.device)
     configs.clips_per_pass(config.train, distributed.world_size())
+    configs.fit_batch(config, len(records), distributed.world_size())  # UserError where there are too few
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     # A run that was killed may have left its training at work, and this one would write between its lines.
     with contextlib.nullcontext() if rank else locked(exp / "train", wait=False):

@@ -139,6 +139,12 @@ def warnings(records: Sequence[Record], labels: Sequence[str], sounds: Sequence[
         verb = {"train": "learnt", "valid": "validated", "test": "tested"}[split]
         lacking = [name for name in labels if counts[name] and not split_counts[name]]
         lines += _line(f"{{n}} classes have no clips in {split}, so that they are not {verb}", lacking)
+    groups = {record["group"] for record in records if "group" in record}
+    if len(groups) == len(records) > 1:
+        lines.append(
+            f"data.group: each of the {len(records)} clips is a group of its own, so that groups keep nothing together:"
+            " does it name the right column or field?"
+        )
     if text := crossing_groups(records):
         lines.append(f"{text}: a model is tested on recordings that it has partly heard")
     lines += _copies(records, sounds)
