@@ -96,6 +96,42 @@ def test_refused_tables(read, tmp_path, text, words):
     assert str(caught.value).startswith(str(tmp_path / "meta.csv")) and says(str(caught.value), words)
 
 
+TABLE = "data: {audio: '{filename} | {path}', label: label | class, folds: 2}"
+
+
+@pytest.mark.parametrize("mark, ending", [(",", "csv"), ("\t", "tsv"), ("\t", "csv"), (";", "txt")])
+@pytest.mark.parametrize("path, label", [("filename", "label"), ("path", "class")])
+def test_a_table_is_all_there_is(tmp_path, monkeypatch, mark, ending, path, label):
+    """Given as the data set: paths are absolute, from the home folder, or from the folder of the table."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    (tmp_path / "conf.yaml").write_text(TABLE)
+    rows = [[path, label], ["a.wav", "dog"], ["sub/b.wav", "cat"], ["/far/c.wav", "dog"], ["~/d.wav", "cat"]]
+    table = tmp_path / "tables" / f"mine.{ending}"
+    table.parent.mkdir()
+    table.write_text("".join(mark.join(row) + "\n" for row in rows))
+    records, labels = layouts.read(config.load(tmp_path / "conf.yaml"), table)
+    here = str(table.parent)
+    assert [r["audio"] for r in records] == [f"{here}/a.wav", f"{here}/sub/b.wav", "/far/c.wav", "/home/someone/d.wav"]
+    assert [r["labels"] for r in records] == [["dog"], ["cat"], ["dog"], ["cat"]] and labels == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "header, settings, words",
+    [
+        ("path,what", TABLE, "'label | class' ... data.label ... path, what"),
+        ("what,class", TABLE, "data.audio ... what, class"),
+        ("path,label", TABLE.replace("{audio", "{metadata: other.csv, audio"), "is a file ... other.csv ... --raw"),
+        ("path,label", "data: {layout: folders, audio: '{label}/*', folds: 2}", "is a file ... folders ... --raw"),
+    ],
+)
+def test_a_table_that_is_not_all_there_is(tmp_path, header, settings, words):
+    (tmp_path / "conf.yaml").write_text(settings)
+    (tmp_path / "mine.csv").write_text(f"{header}\na.wav,dog\nb.wav,dog\n")
+    with pytest.raises(UserError) as caught:
+        layouts.read(config.load(tmp_path / "conf.yaml"), tmp_path / "mine.csv")
+    assert says(str(caught.value), words)
+
+
 @pytest.mark.parametrize("audio", "{} {0} {nowhere} {filename {filename.x} {filename:d} {filename[a]}".split())
 def test_refused_names_of_files(read, audio):
     with pytest.raises(UserError, match="data.audio"):

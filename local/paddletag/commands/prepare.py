@@ -65,7 +65,7 @@ def prepare(args: argparse.Namespace, config: CfgNode, data: Path) -> None:
     write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
     log.info("found in %s:%s", raw, runtime.Lines(survey.table(records, labels, sounds).split("\n")))
-    for line in survey.warnings(records, labels, sounds):
+    for line in survey.warnings(records, labels, sounds, by_groups=config.data.folds > 0):
         log.warning("%s", line)
     if rejected:
         reasons = f"such as {rejected[0]['reason']}; see {data / manifest.REJECTED}"
