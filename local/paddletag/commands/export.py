@@ -19,7 +19,7 @@ from paddletag.tagging import onnx_session
 def main() -> None:
     """`paddletag export`."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, help="folder of a trained model, or the name of a backbone")
+    parser.add_argument("--model", required=True, help="folder of a trained model, or of its run; or a backbone's name")
     parser.add_argument("--out", required=True, help="file ending in .onnx, or with --format paddle a folder")
     parser.add_argument("--format", default="onnx", choices=["onnx", "paddle"])
     args = parser.parse_args()
