@@ -132,6 +132,14 @@ def test_a_table_that_is_not_all_there_is(tmp_path, header, settings, words):
     assert says(str(caught.value), words)
 
 
+def test_tables_that_name_their_columns_differently(tmp_path):
+    (tmp_path / "conf.yaml").write_text(TABLE.replace("{audio", "{metadata: {train: a.csv, test: b.csv}, audio"))
+    (tmp_path / "a.csv").write_text("path,label\na.wav,dog\n")
+    (tmp_path / "b.csv").write_text("path,class\nb.wav,dog\n")
+    with pytest.raises(UserError, match="b.csv"):
+        layouts.read(config.load(tmp_path / "conf.yaml", ["data.folds", "0"]), tmp_path)
+
+
 @pytest.mark.parametrize("audio", "{} {0} {nowhere} {filename {filename.x} {filename:d} {filename[a]}".split())
 def test_refused_names_of_files(read, audio):
     with pytest.raises(UserError, match="data.audio"):
@@ -227,6 +235,18 @@ def test_a_table_for_each_split(make):
     tables = {"a.csv": "f,l\na,x\n", "b.csv": "f,l\nb,y\n", "t.csv": "f,l\nc,x\n"}
     records, _ = make("{metadata: {train: a.csv | b.csv, test: t.csv}, audio: '{f}.wav', label: l}", tables)
     assert column(records, "split") == {"a": "train", "b": "train", "c": "test"}
+
+
+def test_events_of_one_clip_are_its_labels(make):
+    """Rows of a table of events that have one span: only where a clip may have several labels."""
+    settings = "{metadata: a.csv, audio: '{f}', label: l, start: from, end: to, folds: 2}"
+    rows = "f,from,to,l\na.wav,0,2,x\na.wav,0,2,y\na.wav,0,3,z\nb.wav,0,2,x\na.wav,0,2,x\n"
+    records, labels = make(settings, {"a.csv": rows}, "multi_label")
+    assert [(r["id"], r["labels"]) for r in records] == [
+        ("a_0.0-2.0", ["x", "y"]), ("a_0.0-3.0", ["z"]), ("b_0.0-2.0", ["x"])
+    ]  # fmt: skip
+    assert labels == ["x", "y", "z"]
+    assert [r["labels"] for r in make(settings, {"a.csv": rows})[0]] == [["x"], ["y"], ["z"], ["x"], ["x"]]
 
 
 def test_segments_of_files(make):

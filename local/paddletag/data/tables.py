@@ -23,10 +23,14 @@ def read_table(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
     """Layout `csv`: a row per clip, columns by name. UserError for what cannot be understood."""
     settings = config.data
     require_settings(settings, "metadata", "audio", "label")
-    rows, roles = [], {}
+    rows: list[Row] = []
+    roles: Roles = {}
     for split, table in metadata_files(settings, find):
         lines, columns = read_csv(table, settings.delimiter, raw)
-        roles, pattern = checked_roles(settings, columns, table), audio_pattern(settings, columns, table)
+        before, roles = roles, checked_roles(settings, columns, table)
+        if before not in ({}, roles):
+            raise UserError(f"{table}: its columns have other names than those of the table before it: name them alike")
+        pattern = audio_pattern(settings, columns, table)
         for line, fields in lines:
             where = f"{table}:{line}"
             if None in fields or None in fields.values():
@@ -34,7 +38,17 @@ def read_table(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
             what = f"{where}: the label (column {roles['label']!r})"
             names = label_names(fields[roles["label"]], config.task, what)
             rows.append(Row(where, audio_path(pattern, fields, raw, where), names, fields, split))
-    return rows, roles
+    return _join_labels(rows, roles["label"]) if config.task == "multi_label" else rows, roles
+
+
+def _join_labels(rows: list[Row], column: str) -> list[Row]:
+    """Rows that differ in the label `column` alone, as in tables of events, become one row with all their labels."""
+    joined: dict[tuple, Row] = {}
+    for row in rows:
+        key = row.path, row.split, *{**row.fields, column: None}.values()
+        names = joined.setdefault(key, row).names
+        names += [name for name in row.names if name not in names]
+    return list(joined.values())
 
 
 def read_paths(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -> tuple[list[Row], Roles]:
