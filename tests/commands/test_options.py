@@ -82,6 +82,7 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("listen", LISTEN, "--low_threshold 0.35"),
     ("listen", LISTEN, "--json"),
     ("new_recipe", "mine", "--from gtzan"),
+    ("new_recipe", "mine", "--table"),
     ("parse_result", PARSE, "--tagging_file {old}"),
     ("parse_result", PARSE, "--label_file {names}"),
     ("parse_result", PARSE, "--output_dir other"),

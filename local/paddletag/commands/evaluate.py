@@ -27,7 +27,9 @@ from paddletag.type_aliases import Meta, Record
 def main() -> None:
     """`paddletag evaluate`."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, nargs="+", help="trained folder; several: their mean score")
+    parser.add_argument(
+        "--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score"
+    )
     parser.add_argument("--data", required=True, help="the prepared folder, with features")
     parser.add_argument("--fold", type=parse_fold, help="or test; default: what the model was not trained on")
     parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
@@ -36,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     rank = distributed.rank()
     runtime.start_log(quiet=rank > 0)
-    folders = [Path(folder) for folder in args.model]
+    folders = [Path(model_folder.find_model(folder)) for folder in args.model]
     if args.tta < 1:
         raise UserError(f"--tta {args.tta}: must be at least 1")
     if len(folders) > 1 and not args.output_dir:
@@ -67,6 +69,8 @@ def main() -> None:
     if [path.resolve() for path in folders] != [output.resolve()]:
         refuse_folder_of_others(output, identity)
 
+    models = f"{len(folders)} models" if len(folders) > 1 else f"{folders[0]}"
+    log.info("scoring %d clips of %s with %s", len(records), describe_split(fold), models)
     distributed.init(args.device)
     scores = mean_scores(folders, members, records, args.tta)
     if rank:

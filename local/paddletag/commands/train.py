@@ -42,6 +42,7 @@ def main() -> None:
     records, validation = divide(clips, args.fold, config)
     refuse_settings_that_need_a_gpu(config, args.device)
     configs.clips_per_pass(config.train, distributed.world_size())
+    configs.fit_batch(config, len(records), distributed.world_size())  # UserError where there are too few
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     # A run that was killed may have left its training at work, and this one would write between its lines.
     with contextlib.nullcontext() if rank else locked(exp / "train", wait=False):
@@ -77,11 +78,11 @@ def train(
     sounds = features.sounds(used)
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, args.extend, changes)
-    if run_record.is_finished(exp, run, args.extend):
-        log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
+    if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):
         return
     if fault:
         raise fault
+    warn_of_epochs(config)
     commands = command_lines(exp, args.extend)
 
     from paddletag.training import loop  # paddle takes seconds to import: after what can go wrong at once
@@ -164,6 +165,23 @@ def divide(clips: list[Record], fold: int | str, config: CfgNode) -> tuple[list[
             " the data a split valid"
         )
     return validation_part(records, share, config.train.seed) if share else (records, valid)
+
+
+def warn_of_epochs(config: CfgNode) -> None:
+    """Log a warning, on rank 0, for a train.epochs that leaves nothing of what other settings are for."""
+    settings = config.train
+    if distributed.rank():
+        return
+    if config.model["freeze"] != "all" and settings.frozen_epochs >= settings.epochs:
+        log.warning(
+            "train.frozen_epochs %d of train.epochs %d: the head alone learns, the other layers never do",
+            *(settings.frozen_epochs, settings.epochs),
+        )
+    if settings.warmup_epochs >= settings.epochs:
+        log.warning(
+            "train.warmup_epochs %g of train.epochs %d: the learning rate rises until the end, and never goes down",
+            *(settings.warmup_epochs, settings.epochs),
+        )
 
 
 def refuse_settings_that_need_a_gpu(config: CfgNode, device: str) -> None:

@@ -81,8 +81,7 @@ def train(
     sounds = features.sounds(records)
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, describe_changes=changes)
-    if run_record.is_finished(exp, run):
-        log.info("%s is up to date: %s", exp, name)
+    if run_record.is_done(exp, run, name):
         return
 
     distributed.init(args.device)
@@ -99,6 +98,7 @@ def train(
     )
     target = {record["id"]: labels.index(record["labels"][0]) for record in records}
     targets = [target[clip_id] for clip_id in clip_ids]
+    log.info("fitting %s to %d windows", settings.classifier, len(rows))
     model.arrays = fit_classic.fit(
         settings.classifier, rows, targets, len(labels), config.train.seed, settings.standardise
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MODEL, META = "model.safetensors", "model.json"
 CLIPS = "clips.jsonl.gz"  # what the model is made from, clip by clip
+IN_A_RUN = ("fold*", "test", "valid", "seed*/fold*", "seed*/test", "seed*/valid")  # where a run's folder has its models
+SHOWN = 8  # models of a run that an error names
 _META: dict[str, type] = dict(
     backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str
 )
@@ -95,8 +98,34 @@ def is_folder(source: File) -> bool:
     return Path(source).is_dir() and (str(source) not in registry.ENTRIES or (Path(source) / META).is_file())
 
 
+def find_model(source: File) -> File:
+    """The folder of a trained model that `source` means: itself, or the only one in the folder of a run (exp/mn04).
+
+    A backbone's name, and what holds no model, is returned as it is. UserError, with their names, for several models.
+    """
+    folder = Path(source)
+    if not is_folder(source) or (folder / META).is_file():
+        return source
+    names = models_of_run(folder)
+    if len(names) > 1:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise UserError(f"{source} holds {', '.join(names[:SHOWN])}{more}: name one, such as {folder / names[0]}")
+    return folder / names[0] if names else source
+
+
+def models_of_run(folder: File) -> list[str]:
+    """The trained models in the folder of a run: fold1, fold2 ..., test, seed0/fold1 ..., by number."""
+    paths = [path.parent for place in IN_A_RUN for path in Path(folder).glob(f"{place}/{META}")]
+    names = [str(path.relative_to(folder)) for path in paths]
+    return sorted(names, key=lambda name: [int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", name)])
+
+
 def describe_model(source: File) -> Meta:
-    """The meta data of a trained folder or a registry name (`mn04_as`), without loading its weights."""
+    """The meta data of a trained folder, or of the only one in a run's folder, or of a registry name (`mn04_as`).
+
+    Its weights are not loaded. UserError where there is no such model, or where there are several.
+    """
+    source = find_model(source)
     if is_folder(source):
         return read_meta(source)
     name = str(source)
@@ -116,11 +145,12 @@ def describe_model(source: File) -> Meta:
 
 
 def load_model(source: File, front_end: frontend.FrontEnd | None = None) -> "tuple[Backbone | classic.Classic, Meta]":
-    """(model in evaluation mode, its meta data) from a trained folder or a registry name.
+    """(model in evaluation mode, its meta data) from what `describe_model` takes.
 
     front_end: in place of its own, to fill short sounds in another way. UserError for a folder that is damaged, or
     weights that are not installed.
     """
+    source = find_model(source)
     meta = describe_model(source)
     front_end = front_end or saved_front_end(meta)
     model: Backbone | classic.Classic

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paddletag.tagging.scoring import Model
 
 OPSET = 17
+DURATION = "10 seconds to a minute"  # of `save_onnx` and `save_paddle`, for messages
 TOLERANCE = 1e-4  # of scores, and of embeddings as a part of the largest value (they have no fixed range)
 # With "None" nothing is optimised: by default, paddle2onnx may install packages to do that.
 CONVERT = f"""
