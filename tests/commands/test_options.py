@@ -20,7 +20,7 @@ import prepared
 import pytest
 import safetensors.numpy
 import soundfile
-from conftest import ROOT
+from conftest import ESC10, ROOT
 from paddletag import runtime
 from paddletag.commands import COMMANDS, new_recipe, options
 from paddletag.features import shards
@@ -49,6 +49,7 @@ EVALUATE = "--model {model} --data {data} --output_dir o"
 FILM = "{sound} --out o.mp4 --model {model}"
 LISTEN = "- --model {model}"
 TOY, MIX = "--out o --clips-per-class 5 --seconds 1", "--raw {esc50} --out o --clips 6"
+SCENE = f"--raw {ESC10} --out o.wav"
 EFFECTS = [  # (script, a command line that works, what makes another of it); where both fail, they fail otherwise
     ("audio_tag", "{sound}", "--model {model}"),
     ("audio_tag", PRINT, "--wav {short}"),
@@ -160,6 +161,11 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("make_mixtures", MIX, "--out other"),
     ("make_mixtures", MIX, "--clips 7"),
     ("make_mixtures", MIX, "--seed 1"),
+    ("make_scene", SCENE, "--raw {empty}"),
+    ("make_scene", SCENE, "--out other.wav"),
+    ("make_scene", SCENE, "--fold 2"),
+    ("make_scene", SCENE, "--labels dog rooster"),
+    ("make_scene", SCENE, "--background sea_waves"),
     ("make_toy_dataset", TOY, "--out other"),
     ("make_toy_dataset", TOY, "--layout music_speech"),
     ("make_toy_dataset", TOY, "--multi-label"),
