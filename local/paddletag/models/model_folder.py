@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paddletag import config as configs
 from paddletag.features import frontend, mfcc
 from paddletag.files import read_json, write_json
-from paddletag.models import classic, pretrained_weights, registry
+from paddletag.models import calibration, classic, pretrained_weights, registry
 from paddletag.runtime import UserError
 from paddletag.type_aliases import Arrays, File, Meta
 
@@ -32,6 +32,7 @@ def save_model(folder: File, model: "Backbone", meta: Meta) -> None:
 def save_arrays(folder: File, arrays: Arrays, front_end: frontend.FrontEnd, meta: Meta) -> None:
     """`save_model` for any model that is {name: array}."""
     folder = Path(folder)
+    (folder / calibration.CALIBRATION).unlink(missing_ok=True)  # of the weights of before
     pretrained_weights.write(folder / MODEL, arrays, {})
     sha256 = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     write_json(folder / META, {**meta, "front_end": front_end.to_dict(), "sha256": sha256})
@@ -94,9 +95,14 @@ def is_folder(source: File) -> bool:
 
 
 def describe_model(source: File) -> Meta:
-    """The meta data of a trained folder or a registry name (`mn04_as`), without loading its weights."""
+    """The meta data of a trained folder or a registry name (`mn04_as`), without loading its weights.
+
+    That of a calibrated model has `calibration`, as `calibration.read` gives it.
+    """
     if is_folder(source):
-        return read_meta(source)
+        meta = read_meta(source)
+        calibrated = calibration.read(source, meta)
+        return {**meta, "calibration": calibrated} if calibrated else meta
     name = str(source)
     if name in registry.ENTRIES:
         entry = registry.entry(name)
