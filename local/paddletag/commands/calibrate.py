@@ -17,7 +17,7 @@ from paddletag.commands.evaluate import mean_scores, model_features
 from paddletag.commands.options import Parser
 from paddletag.commands.train import divide
 from paddletag.data import manifest
-from paddletag.data.splits import describe_split, records_of, stratified_folds
+from paddletag.data.splits import describe_split, records_of, stratified_folds, units_of
 from paddletag.features.feature_source import FeatureSource
 from paddletag.files import write_json
 from paddletag.models import calibration, model_folder
@@ -58,7 +58,7 @@ def main() -> None:
     if len(source.records) < LEAST:
         raise UserError(f"{source.name}: {len(source.records)} clips: at least {LEAST} are needed to calibrate on")
     distributed.init(args.device)
-    scores = mean_scores([folder], [source.features], source.records, 1)
+    scores = mean_scores([folder], [meta], [source.features], source.records)
     result, lines = fit(args, meta, scores, source)
     write_json(folder / calibration.CALIBRATION, result)
     runtime.say(*lines, f"wrote {folder / calibration.CALIBRATION}")
@@ -121,15 +121,14 @@ def fit(args: argparse.Namespace, meta: Meta, scores: np.ndarray, source: Source
 
     task, labels = meta["task"], meta["labels"]
     targets = multi_hot(source.records, labels)
-    temperature = fit_calibration.fit_temperature(scores, targets, task)
+    parts = stratified_folds(source.records, min(PARTS, len(units_of(source.records))), 0)
+    temperature, tested = fit_calibration.useful_temperature(scores, targets, task, parts)
     result: Meta = {"model": meta["sha256"], "temperature": temperature}
     tempered = calibration.calibrated_scores(scores, {"task": task, "calibration": result})
     chosen = fit_calibration.choose_thresholds(tempered, targets, args.precision)
     if chosen is None:
         raise UserError(f"--precision {args.precision:g}: no threshold reaches it on {source.name}: ask for less")
-    parts = stratified_folds(source.records, min(PARTS, count_units(source.records)), 0)
-    new = fit_calibration.cross_fitted(scores, targets, task, parts) if max(parts) > 1 else tempered
-    errors = [reliability.reliability(task, each, targets)["ece"] for each in (scores, new)]
+    errors = [reliability.reliability(task, each, targets)["ece"] for each in (scores, tested)]
     unknown = reliability.count_unknown(tempered, targets, chosen.values)
     result |= {
         "thresholds": {label: float(value) for label, value in zip(labels, chosen.values, strict=True)},
@@ -144,22 +143,18 @@ def fit(args: argparse.Namespace, meta: Meta, scores: np.ndarray, source: Source
     return result, table(result, chosen.overall, unknown, args.precision)
 
 
-def count_units(records: list[Record]) -> int:
-    """The number of groups, and of clips without one."""
-    return len({("group", r["group"]) if "group" in r else ("id", r["id"]) for r in records})
-
-
 def table(result: Meta, overall: float, unknown: Meta, precision: float | None) -> list[str]:
     """The lines of what was found, for people."""
     values, fallback = list(result["thresholds"].values()), result["fallback"]
-    note = " (kept at 1: these clips do not tell, as when the model makes no mistake)"
+    kept = result["temperature"] == 1
+    same = "" if min(values) == max(values) else f" to {max(values):.3f}"
     rows = {
         "clips": f"{result['clips']} ({result['source']})",
         "classes": str(len(values)),
-        "temperature": f"{result['temperature']:.3f}{note if result['temperature'] == 1 else ''}",
+        "temperature": f"{result['temperature']:.3f}" + (" (another one does not help)" if kept else ""),
         "ECE": f"{result['ece_before']:.4f} before, {result['ece_after']:.4f} after"
-        " (expected calibration error; after: each clip at the temperature that the others chose)",
-        "thresholds": f"{min(values):.3f} to {max(values):.3f} ({result['goal']})",
+        f" (expected calibration error{'' if kept else '; after: each clip at the temperature that others chose'})",
+        "thresholds": f"{min(values):.3f}{same} ({result['goal']})",
         "unknown": f"{unknown['unknown']} of these clips reach no threshold",
     }
     if fallback:

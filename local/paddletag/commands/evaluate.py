@@ -69,7 +69,7 @@ def main() -> None:
         refuse_folder_of_others(output, identity)
 
     distributed.init(args.device)
-    scores = mean_scores(folders, members, records, args.tta)
+    scores = mean_scores(folders, metas, members, records, args.tta)
     if rank:
         return
     details = {**identity, "command": runtime.command()}
@@ -78,13 +78,18 @@ def main() -> None:
     write(files, details, scores, folders, metas[0], records)
 
 
-def mean_scores(folders: list[Path], members: list[FeatureSource], records: list[Record], tta: int) -> np.ndarray:
-    """The models' mean scores of the records: float32 [N, C]. members: each model's features."""
+def mean_scores(
+    folders: list[Path], metas: list[Meta], members: list[FeatureSource], records: list[Record], tta: int = 1
+) -> np.ndarray:
+    """The models' mean scores of the records, without calibration: float32 [N, C].
+
+    metas: each model's meta data. members: each one's features.
+    """
     from paddletag.training import evaluation
 
     total: Any = 0
-    for folder, features in zip(folders, members, strict=True):
-        model, meta = model_folder.load_model(folder)
+    for folder, meta, features in zip(folders, metas, members, strict=True):
+        model, _ = model_folder.load_model(folder, meta=meta)
         config = configs.from_dict(meta["run"]["config"])
         scores = evaluation.evaluate(
             model, records, features, meta["task"], meta["clip_seconds"], config.evaluate.batch_size, tta,

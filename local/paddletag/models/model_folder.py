@@ -119,13 +119,16 @@ def describe_model(source: File) -> Meta:
     raise UserError(f"{source}: neither the folder of a trained model (stage 2 makes it) nor a backbone: {backbones}")
 
 
-def load_model(source: File, front_end: frontend.FrontEnd | None = None) -> "tuple[Backbone | classic.Classic, Meta]":
+def load_model(
+    source: File, front_end: frontend.FrontEnd | None = None, meta: Meta | None = None
+) -> "tuple[Backbone | classic.Classic, Meta]":
     """(model in evaluation mode, its meta data) from a trained folder or a registry name.
 
-    front_end: in place of its own, to fill short sounds in another way. UserError for a folder that is damaged, or
+    front_end: in place of its own, to fill short sounds in another way. meta: of a trained folder, as `read_meta` gives
+    it; None: as `describe_model` does. UserError for a folder that is damaged, or
     weights that are not installed.
     """
-    meta = describe_model(source)
+    meta = meta or describe_model(source)
     front_end = front_end or saved_front_end(meta)
     model: Backbone | classic.Classic
     if not is_folder(source):

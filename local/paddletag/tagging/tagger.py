@@ -78,8 +78,8 @@ class Tagger:
 
         sound: a file, or a waveform [N] or [N, channels] at `sample_rate` Hz (default: the model's) of floating-point
         numbers, of which 1 is full scale. window: seconds of a window, every `hop` seconds (default: `window`); 0: the
-        whole sound at once. A calibrated model (`paddletag calibrate`) of which no label reaches its threshold for a
-        whole sound gives one row, `unknown`. AudioError for a sound that cannot be used, UserError for another argument.
+        whole sound at once: one row, `unknown`, where the model is calibrated (`paddletag calibrate`) and no label
+        reaches its threshold. AudioError for a sound that cannot be used, UserError for another argument.
         """
         if top_k < 1:
             raise UserError(f"top_k {top_k}: must be at least 1")

@@ -43,6 +43,19 @@ def log_loss(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
     return float(-(targets * logarithms + (1 - targets) * others).mean())
 
 
+def useful_temperature(
+    scores: np.ndarray, targets: np.ndarray, task: str, parts: Sequence[int] | np.ndarray
+) -> tuple[float, np.ndarray]:
+    """(the temperature of `fit_temperature`, the scores [N, C] of `cross_fitted`), if these have a lower log loss than
+    the scores as they are. (1.0, the scores as they are) if not: it would not help clips that did not choose it.
+    """
+    if len(np.unique(parts)) > 1:
+        tempered = cross_fitted(scores, targets, task, parts)
+        if log_loss(tempered, targets, task) < log_loss(scores, targets, task):
+            return fit_temperature(scores, targets, task), tempered
+    return 1.0, scores
+
+
 def cross_fitted(scores: np.ndarray, targets: np.ndarray, task: str, parts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Scores [N, C] of which each part has the temperature of the clips of all other parts: float64 [N, C].
 
