@@ -48,6 +48,7 @@ CLASSIC = "--config {yaml} --data {data} --fold 2 --exp e --classifier knn"
 EVALUATE = "--model {model} --data {data} --output_dir o"
 FILM = "{sound} --out o.mp4 --model {model}"
 LISTEN = "- --model {model}"
+CALIBRATE = "--model {runs}/fold2 --data {more}"
 TOY, MIX = "--out o --clips-per-class 5 --seconds 1", "--raw {esc50} --out o --clips 6"
 SCENE = f"--raw {ESC10} --out o.wav"
 EFFECTS = [  # (script, a command line that works, what makes another of it); where both fail, they fail otherwise
@@ -82,6 +83,10 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("listen", LISTEN, "--threshold 0.9"),
     ("listen", LISTEN, "--low_threshold 0.35"),
     ("listen", LISTEN, "--json"),
+    ("calibrate", CALIBRATE, "--model {runs}/fold1"),
+    ("calibrate", CALIBRATE, "--data {data}"),
+    ("calibrate", CALIBRATE, "--precision 0.9"),
+    ("calibrate", CALIBRATE, "--device gpu"),
     ("new_recipe", "mine", "--from gtzan"),
     ("new_recipe", "mine", "--table"),
     ("parse_result", PARSE, "--tagging_file {old}"),
@@ -257,7 +262,7 @@ def extra(script):
 
 
 def test_the_tables_name_scripts_that_there_are():
-    assert ALONE == {"listen", "new_recipe"}
+    assert ALONE == {"calibrate", "listen", "new_recipe"}
     assert {row[0] for row in EFFECTS + REFUSALS} == set(NAMES) - {"list_models"}  # which has no option
 
 
@@ -267,6 +272,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     generator = np.random.default_rng(0)
     prepared.prepare(folder / "data", clips=2)
+    prepared.prepare(folder / "more", clips=3, seconds=0.29)
     (folder / "a.yaml").write_text(YAML)
     (folder / "later.yaml").write_text(YAML.replace("clip_seconds: 0.3", "clip_seconds: 0.4"))
     yaml, data, runs = folder / "a.yaml", folder / "data", folder / "runs"
@@ -304,7 +310,7 @@ def world(tmp_path_factory):
     names = {"sound": "sound.wav", "copy": "copy.wav", "short": "short.wav", "npz": "sound.npz", "old": "old.npz"}
     names |= {"names": "names.txt", "yaml": "a.yaml", "later": "later.yaml", "data": "data", "raw": "data/audio"}
     names |= {"model": "runs/fold2", "other": "runs/fold1", "weights": "weights.safetensors"}
-    names |= {name: name for name in ("empty", "runs", "cache", "esc10", "esc50")}
+    names |= {name: name for name in ("empty", "runs", "more", "cache", "esc10", "esc50")}
     return {name: folder / place for name, place in names.items()}
 
 

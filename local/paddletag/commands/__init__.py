@@ -17,6 +17,7 @@ COMMANDS = {  # name of the file: what the command does; - stands for _ on the c
     "train": "stage 2: fine-tune a network",
     "train_classic": "stage 2: fit a classic classifier, as a baseline",
     "evaluate": "stage 3: test trained models on what they were not trained on",
+    "calibrate": "a temperature and thresholds for a trained model's scores",
     "summarize": "stage 3: report all folds in RESULTS.md",
     "parse": "stage 5: tagging results to text, events, pictures, pages",
     "report": "a page with sound: of a tagging result or an evaluation",

@@ -18,12 +18,13 @@ from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag, refuse
 from paddletag.data import audio, pcm
 from paddletag.data.microphone import microphone
-from paddletag.models import model_folder
+from paddletag.models import calibration, model_folder
 from paddletag.runtime import UserError
 from paddletag.tagging import live
+from paddletag.tagging.pipeline import Predict
 from paddletag.tagging.tagger import ENGINES, open_predictor
 from paddletag.tagging.windows import check_seconds
-from paddletag.type_aliases import Meta
+from paddletag.type_aliases import Arrays, Meta
 
 STDIN = "standard input"
 WINDOW, HOP = 2.0, 0.2  # seconds
@@ -68,8 +69,10 @@ def add_pcm_options(parser: Parser) -> None:
 
 def add_event_options(parser: Parser) -> None:
     """Add to a parser: when a label comes and goes."""
-    parser.add_argument("--threshold", type=float, default=0.4, help="listening: score at which a label comes")
-    parser.add_argument("--low_threshold", type=float, default=0.2, help="listening: score below which it goes")
+    words = "listening: score at which a label comes; of a calibrated model, default: its own thresholds"
+    parser.add_argument("--threshold", type=float, default=0.4, help=words)
+    words = "listening: score below which it goes; of a calibrated model, default: half of its own"
+    parser.add_argument("--low_threshold", type=float, default=0.2, help=words)
 
 
 def check_shared_options(args: argparse.Namespace) -> None:
@@ -95,12 +98,12 @@ def listen(args: argparse.Namespace, meta: Meta, source: str, window: float, hop
     front_end = model_folder.saved_front_end(meta)
     rate = front_end.sample_rate
     raw = args.pcm_rate or (rate if {"pcm_format", "pcm_channels"} & args.given else None)  # None: or a WAV stream
-    settings = front_end, meta["labels"], window, hop, args.threshold, args.low_threshold
+    settings = front_end, meta["labels"], window, hop, *event_thresholds(args, meta)
     live.check_windows(front_end, window, hop)  # wrong settings are told before the model is loaded
     if source == "mic":
         heard = microphone(rate)
         waves: Iterator[np.ndarray] = itertools.chain([next(heard)], heard)  # so is one that does not work
-    predict = open_predictor(args.model, args.engine, args.device)
+    predict = calibrated(open_predictor(args.model, args.engine, args.device), meta)
     listener = live.Live(predict, *settings)
     predict(np.zeros((1, listener.windows.length, front_end.n_mels), np.float32))  # the first time takes longer
     runtime.say(f"{runtime.program()}: listening at {raw or rate} Hz; Ctrl-C ends", file=sys.stderr)
@@ -114,6 +117,25 @@ def listen(args: argparse.Namespace, meta: Meta, source: str, window: float, hop
     except KeyboardInterrupt:
         pass
     print_events(listener.flush(), args.json)
+
+
+def event_thresholds(args: argparse.Namespace, meta: Meta) -> tuple[float | np.ndarray, float | np.ndarray]:
+    """(the score at which a label comes, the score below which it goes): numbers, or arrays [C] of a calibrated model,
+    as far as the options do not say."""
+    own = calibration.thresholds(meta)
+    if own is None or "threshold" in args.given:
+        return args.threshold, args.low_threshold
+    return own, np.minimum(own, args.low_threshold) if "low_threshold" in args.given else own / 2
+
+
+def calibrated(predict: Predict, meta: Meta) -> Predict:
+    """`predict` with scores as `calibration.calibrated_scores` gives them."""
+
+    def calibrated_predict(log_mel: np.ndarray) -> Arrays:
+        found = predict(log_mel)
+        return {**found, "scores": calibration.calibrated_scores(found["scores"], meta)}
+
+    return calibrated_predict
 
 
 def print_events(events: Iterable[live.Event], as_json: bool) -> None:

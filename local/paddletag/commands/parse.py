@@ -1,6 +1,7 @@
 """Stage 5: tagging results (npz) -> every window's top labels as text, events as CSV, JSON Lines or Audacity labels,
 the strongest labels over time as a picture (png), and a report to look at and to listen to.
 
+A whole clip of which a calibrated model (`paddletag calibrate`) is sure of no label is `unknown`, as text and event.
 Text is smoothed unless --smooth says False; the others are not unless it says True, since smoothing makes them late.
 """
 
@@ -16,7 +17,7 @@ from paddletag.reports import figures
 from paddletag.runtime import UserError, log
 from paddletag.tagging import result_files, result_formats
 from paddletag.tagging.events import find_events, median_scores, smooth_scores
-from paddletag.tagging.labels import choose_labels, label_thresholds, top_k
+from paddletag.tagging.labels import THRESHOLD, choose_labels, label_thresholds, top_k, unknown_result
 from paddletag.type_aliases import Arrays
 
 LONGEST_MEDIAN = 9999  # windows
@@ -46,7 +47,7 @@ def main() -> None:
     text.add_argument("--time", default="fraction", choices=["fraction", "seconds"], help="unit of a window's start")
     event = parser.group("events (csv, jsonl, audacity, report)")
     words = "a number, NAME=NUMBER, or a .yaml or .csv file of names and numbers; one or several"
-    event.add_argument("--threshold", nargs="+", help=f"score that starts an event, else 0.3: {words}")
+    event.add_argument("--threshold", nargs="+", help=f"score that starts an event, else the model's, or 0.3: {words}")
     event.add_argument("--low_threshold", nargs="+", help="score down to which an event lasts: alike")
     event.add_argument("--min_duration", type=float, default=0.0, help="seconds; shorter events are left out")
     event.add_argument("--min_gap", type=float, default=0.0, help="seconds; closer events of a class become one")
@@ -110,20 +111,23 @@ def parse(
     arrays: those of the result `file`; `folder` is where what is made will lie. UserError for labels that are not
     there, and for thresholds that do not fit together.
     """
-    high = label_thresholds(args.threshold or [], arrays["labels"])
+    high = label_thresholds(args.threshold or [], arrays["labels"], arrays.get("thresholds", THRESHOLD))
     low = label_thresholds(args.low_threshold or [], arrays["labels"], default=high)
     for label, start, last in zip(arrays["labels"], high, low, strict=True):
         if last > start:
             raise UserError(f"--low_threshold {last:g}: is above the threshold {start:g} of {runtime.show(str(label))}")
+    unknown = unknown_result(arrays, high) if "thresholds" in arrays else None
     columns = choose_labels(arrays["labels"], args.classes)
     scores = median_scores(arrays["scores"][:, columns], args.median)
     arrays = {**arrays, "labels": arrays["labels"][columns], "scores": scores}
     smoothed = {**arrays, "scores": smooth_scores(scores, args.smooth_size)}
-    best = top_k(scores.mean(0), arrays["labels"], args.top_k)
+    told = unknown or arrays
+    best = top_k(told["scores"].mean(0), told["labels"], args.top_k)
     results: dict[str, Any] = {}
     if "text" in args.format:
         time = "start" if args.time == "seconds" else "time"
-        results[".txt"] = result_formats.scores_text(arrays if args.smooth is False else smoothed, args.top_k, time)
+        text = unknown or (arrays if args.smooth is False else smoothed)
+        results[".txt"] = result_formats.scores_text(text, args.top_k, time)
     arrays = smoothed if args.smooth else arrays
     limits = high[columns], low[columns]
     options = {name: getattr(args, name) for name in ("min_duration", "min_gap", "overlap")}
@@ -136,6 +140,6 @@ def parse(
         times = arrays["start"], arrays["end"]
         results[".png"] = figures.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem, limits[0])
     if wanted := [name for name in EVENTS if name in args.format]:
-        events = find_events(arrays, *limits, **options)
+        events = find_events(unknown, 0) if unknown else find_events(arrays, *limits, **options)
         results |= {EVENTS[name][0]: EVENTS[name][1](events) for name in wanted}
     return best, results

@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--out", help="the file to write; default: NAME.html beside NAME.npz, report.html in a model")
     tagged = parser.group("a tagging result")
     tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
-    tagged.add_argument("--threshold", type=float, default=THRESHOLD, help="of the scores, to begin with")
+    words = f"of the scores, to begin with; default: those of a calibrated model, else {THRESHOLD}"
+    tagged.add_argument("--threshold", type=float, help=words)
     tagged.add_argument("--classes", nargs="+", help="these labels alone: names or globs")
     words = f"embed the sound (0.6 MB a minute), or refer to it; default: embed up to {EMBEDDED / 60:g} minutes"
     tagged.add_argument("--sound", choices=["embed", "link"], help=words)
@@ -51,7 +52,9 @@ def main() -> None:
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
         link = {"link": True, "embed": False}.get(args.sound)
         sound = result_files.sound_file(arrays, source, args.audio)
-        text = tagging_page(arrays, sound, output.parent, args.threshold, link=link)
+        default = arrays["thresholds"][columns] if "thresholds" in arrays else THRESHOLD
+        threshold = default if args.threshold is None else args.threshold
+        text = tagging_page(arrays, sound, output.parent, threshold, link=link)
     write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
@@ -68,7 +71,7 @@ def check_options(args: argparse.Namespace, source: Path, output: Path, others: 
     refuse(args, others, f"{args.source} is {kind}, for which it has no meaning")
     if source.is_dir() and not args.data:
         raise UserError(f"--data is missing: name the prepared folder of {args.source}")
-    if not 0 < args.threshold <= 1:
+    if args.threshold is not None and not 0 < args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold:g}: must lie between 0 and 1")
     if args.tta < 1:
         raise UserError(f"--tta {args.tta}: must be at least 1")

@@ -34,7 +34,7 @@ from paddletag.data import audio, find_sounds, manifest
 from paddletag.data.splits import hold_out
 from paddletag.features.padding import PADS
 from paddletag.files import atomic, file_name
-from paddletag.models import model_folder
+from paddletag.models import calibration, model_folder
 from paddletag.runtime import UserError, log
 from paddletag.tagging import pipeline, result_files
 from paddletag.tagging.labels import top_k
@@ -73,7 +73,7 @@ def main() -> None:
             rate = only.rate
         if os.path.isfile(args.wav) and not model_folder.is_folder(args.model):
             names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
-    outputs = results_to_make(names, args, meta["sha256"], front_end.pad) if args.output_dir else {}
+    outputs = results_to_make(names, args, calibration.model_name(meta), front_end.pad) if args.output_dir else {}
     paths = list(outputs if args.output_dir else names)
     if not paths:
         return

@@ -75,7 +75,8 @@ def train(
         "processes": ranks,
         "batch": "step",  # train.batch_size counts the clips of a step
     }
-    sounds = features.sounds(used)
+    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
+    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, args.extend, changes)
     if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):

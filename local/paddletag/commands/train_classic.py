@@ -78,7 +78,8 @@ def train(
         "batch": "step",
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
-    sounds = features.sounds(records)
+    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
+    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, describe_changes=changes)
     if run_record.is_done(exp, run, name):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddletag.features import frontend, mfcc
 from paddletag.files import read_json, write_json
-from paddletag.models import classic, pretrained_weights, registry
+from paddletag.models import calibration, classic, pretrained_weights, registry
 from paddletag.runtime import UserError
 from paddletag.type_aliases import Arrays, File, Meta
 from paddletag.typed_values import LONGEST, TASKS, typed
@@ -35,6 +35,7 @@ def save_model(folder: File, model: "Backbone", meta: Meta) -> None:
 def save_arrays(folder: File, arrays: Arrays, front_end: frontend.FrontEnd, meta: Meta) -> None:
     """`save_model` for any model that is {name: array}."""
     folder = Path(folder)
+    (folder / calibration.CALIBRATION).unlink(missing_ok=True)  # of the weights of before
     pretrained_weights.write(folder / MODEL, arrays, {})
     sha256 = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     write_json(folder / META, {**meta, "front_end": front_end.to_dict(), "sha256": sha256})
@@ -123,11 +124,14 @@ def models_of_run(folder: File) -> list[str]:
 def describe_model(source: File) -> Meta:
     """The meta data of a trained folder, or of the only one in a run's folder, or of a registry name (`mn04_as`).
 
-    Its weights are not loaded. UserError where there is no such model, or where there are several.
+    Its weights are not loaded. That of a calibrated model has `calibration`, as `calibration.read` gives it. UserError
+    where there is no such model, or where there are several.
     """
     source = find_model(source)
     if is_folder(source):
-        return read_meta(source)
+        meta = read_meta(source)
+        calibrated = calibration.read(source, meta)
+        return {**meta, "calibration": calibrated} if calibrated else meta
     name = str(source)
     if name in registry.ENTRIES:
         entry = registry.entry(name)
@@ -144,14 +148,17 @@ def describe_model(source: File) -> Meta:
     raise UserError(f"{source}: neither the folder of a trained model (stage 2 makes it) nor a backbone: {backbones}")
 
 
-def load_model(source: File, front_end: frontend.FrontEnd | None = None) -> "tuple[Backbone | classic.Classic, Meta]":
+def load_model(
+    source: File, front_end: frontend.FrontEnd | None = None, meta: Meta | None = None
+) -> "tuple[Backbone | classic.Classic, Meta]":
     """(model in evaluation mode, its meta data) from what `describe_model` takes.
 
-    front_end: in place of its own, to fill short sounds in another way. UserError for a folder that is damaged, or
+    front_end: in place of its own, to fill short sounds in another way. meta: of a trained folder, as `read_meta` gives
+    it; None: as `describe_model` does. UserError for a folder that is damaged, or
     weights that are not installed.
     """
     source = find_model(source)
-    meta = describe_model(source)
+    meta = meta or describe_model(source)
     front_end = front_end or saved_front_end(meta)
     model: Backbone | classic.Classic
     if not is_folder(source):

@@ -106,8 +106,15 @@ def save_paddle(model: "Model", meta: Meta, folder: File) -> dict[str, float]:
 
 
 def information(model: "Model", meta: Meta) -> dict[str, Any]:
-    """What a program needs to know besides the inputs and outputs: labels, rate in Hz, the shortest waveform, ..."""
+    """What a program needs to know besides the inputs and outputs: labels, rate in Hz, the shortest waveform, ...
+
+    Of a calibrated model also temperature and thresholds {label: number}, which its scores must have applied.
+    """
+    calibrated = {}
+    if "calibration" in meta:  # for who uses the file to apply, in this order: its own scores are without calibration
+        calibrated = {key: meta["calibration"][key] for key in ("temperature", "thresholds")}
     return {
+        **calibrated,
         "labels": meta["labels"],
         "task": meta["task"],
         "sample_rate": model.front_end.sample_rate,

@@ -1,4 +1,4 @@
-"""Labels: read from a file, chosen by name, thresholds from a command line's words, and the highest of a window."""
+"""Labels: read from a file, chosen by name, thresholds from a command line's words, the highest, and unknown."""
 
 import csv
 import difflib
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from paddletag.runtime import UserError, show
-from paddletag.type_aliases import File
+from paddletag.type_aliases import Arrays, File
 
 THRESHOLD = 0.3  # of the scores, where none is given
+UNKNOWN = "unknown"  # the answer of a calibrated model that is sure of no label
 
 
 def read_lines(path: File) -> list[str]:
@@ -78,6 +79,30 @@ def label_thresholds(
 def top_k(scores: np.ndarray, labels: Sequence[str] | np.ndarray, k: int) -> list[tuple[str, float]]:
     """[(label, score)] of the k highest of scores [C], highest first; equal scores in the order of the labels."""
     return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def answers(
+    scores: np.ndarray, labels: Sequence[str] | np.ndarray, thresholds: np.ndarray | None, k: int = 5
+) -> list[tuple[str, float]]:
+    """What to say of a whole clip with scores [C]: its k highest labels as `top_k` gives them, or
+    [(UNKNOWN, the highest score)] where no label reaches its threshold.
+
+    thresholds [C]: of a calibrated model; None: there is no unknown.
+    """
+    if thresholds is None or (scores >= np.asarray(thresholds, np.float32)).any():
+        return top_k(scores, labels, k)
+    return [(UNKNOWN, float(scores.max()))]
+
+
+def unknown_result(arrays: Arrays, thresholds: np.ndarray) -> Arrays | None:
+    """A tagging result of a whole clip in which no label reaches its threshold [C], as one of the label UNKNOWN alone.
+
+    Its score is the highest. None for all other results. It is for calibrated models.
+    """
+    scores = arrays["scores"]
+    if len(scores) > 1 or (scores >= np.asarray(thresholds, np.float32)).any():
+        return None
+    return {**arrays, "labels": np.array([UNKNOWN]), "scores": scores.max(1, keepdims=True)}
 
 
 def _number(text: str) -> float | None:

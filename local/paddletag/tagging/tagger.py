@@ -17,7 +17,7 @@ from paddletag.models import model_folder
 from paddletag.models.device import use_device
 from paddletag.runtime import UserError
 from paddletag.tagging import onnx_engine, pipeline
-from paddletag.tagging.labels import top_k as highest_labels
+from paddletag.tagging.labels import answers
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File
 
@@ -81,16 +81,18 @@ class Tagger:
 
         sound: a file, or a waveform [N] or [N, channels] at `sample_rate` Hz (default: the model's) of floating-point
         numbers, of which 1 is full scale. window: seconds of a window, every `hop` seconds (default: `window`); 0: the
-        whole sound at once. AudioError for a sound that cannot be used, UserError for another argument.
+        whole sound at once: one row, `unknown`, where the model is calibrated (`paddletag calibrate`) and no label
+        reaches its threshold. AudioError for a sound that cannot be used, UserError for another argument.
         """
         if top_k < 1:
             raise UserError(f"top_k {top_k}: must be at least 1")
         arrays = self._tag_windows(sound, window, hop, sample_rate)
+        thresholds = None if window else arrays.get("thresholds")
         rows = zip(arrays["start"].tolist(), arrays["end"].tolist(), arrays["scores"], strict=True)
         return [
             Tag(start, end, label, score)
             for start, end, scores in rows
-            for label, score in highest_labels(scores, self.labels, top_k)
+            for label, score in answers(scores, self.labels, thresholds, top_k)
         ]
 
     def embed(
