@@ -16,7 +16,7 @@ _LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
 def build_page(kind: str, title: str, data: Any) -> str:
     """HTML from the templates: nothing in `title` and `data` is taken for markup, whatever it holds.
 
-    kind: "tagging" or "evaluation", whose script reads `data`, which must be fit for JSON.
+    kind: "tagging", "evaluation" or "comparison", whose script reads `data`, which must be fit for JSON.
     """
     scripts = ["report.js", f"{kind}.js"]
     player = [_LICENCE.format(_template("wavesurfer.LICENSE.txt")), _template("wavesurfer.min.js")]

@@ -130,7 +130,7 @@ def draw_clips(n: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 
 def mean_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mAP of scores [N, C] for each column of weights [N, B]: [B]; NaN where no class has a clip with any weight."""
+    """The mAP of scores [N, C] for each column of weights [N, B]: [B]; NaN where no class has a clip of it."""
     total, count = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for c in range(targets.shape[1]):
         values = average_precisions(scores[:, c], targets[:, c], weights)

@@ -1,4 +1,4 @@
-"""Whether two runs differ by more than chance: tests on the same clips, and their correction for several comparisons."""
+"""Whether two runs differ by more than chance: tests on the same clips, and a correction for several tests."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from scipy.special import gammaln
 
 from paddletag.training.metrics import NORMAL
 
+LEVEL = 0.05  # a p below it is called a difference
+
 
 def exact_test(differences: np.ndarray) -> float:
     """The two-sided p of paired differences, int [N]: how often random signs give a sum at least as far from 0.
@@ -16,7 +18,7 @@ def exact_test(differences: np.ndarray) -> float:
     McNemar's exact test. Other integers come from several seeds: in how many more of them a clip is right.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
-    chances = np.ones(1)  # of each sum of the sizes that get a plus
+    chances: np.ndarray = np.ones(1)  # of each sum of the sizes that get a plus
     for size, n in zip(sizes, counts, strict=True):
         spread = np.zeros(size * n + 1)
         number = np.arange(n + 1)
