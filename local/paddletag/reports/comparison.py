@@ -204,6 +204,7 @@ def notes_on_clips(runs: Sequence[Run], names: Sequence[str], total: int) -> Ite
 
 def notes_on_tests(task: str, rows: Sequence[Row], best: bool) -> Iterator[str]:
     """Lines on what the figures mean."""
+    yield "Seconds are of training, the mean of a run's models."
     several = any(len(row.by_seed) > 1 for row in rows)
     if several:
         yield "Figures of a run with several seeds are means over the seeds."

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from paddletag.data.splits import describe_split
@@ -38,29 +39,31 @@ def columns(comparison: Comparison) -> list[Column]:
         Column(title, metric, lambda row: row.value, lambda row: number(row.value)),
         Column("95 % interval", "", lambda row: row.value, lambda row: " to ".join(map(number, row.interval))),
     ]
-    if any(len(row.by_seed) > 1 for row in rows):
-        found.append(Column("Seeds", "", lambda row: len(row.by_seed), lambda row: seeds_text(row, number)))
-    found += [
-        Column("Models", "models", lambda row: row.models, lambda row: count(row.models)),
-        Column("Seconds each", "seconds_each", lambda row: row.seconds, lambda row: count(row.seconds)),
-    ]
     if len(rows) > 1:
-        found.append(
-            Column("Difference", "difference", lambda row: row.difference, lambda row: difference_text(row, number))
-        )
-        if comparison.task == "single_label":
-            found.append(Column("Better on", "better_on", lambda row: row.better, lambda row: clips_text(row.better)))
-            found.append(Column("Worse on", "worse_on", lambda row: row.worse, lambda row: clips_text(row.worse)))
-        found.append(Column("p", "p", lambda row: row.p, lambda row: p_text(row.p)))
+        text = partial(difference_text, number=number)
+        found += [
+            Column("Difference", "difference", lambda row: row.difference, text),
+            Column("p", "p", lambda row: row.p, lambda row: p_text(row.p)),
+        ]
     if len(rows) > 2:
         found.append(Column("p (Holm)", "p_holm", lambda row: row.p_corrected, lambda row: p_text(row.p_corrected)))
+    if len(rows) > 1 and comparison.task == "single_label":
+        found += [
+            Column("Better on", "better_on", lambda row: row.better, lambda row: clips_text(row.better)),
+            Column("Worse on", "worse_on", lambda row: row.worse, lambda row: clips_text(row.worse)),
+        ]
+    if any(len(row.by_seed) > 1 for row in rows):
+        found.append(Column("Each seed", "", lambda row: len(row.by_seed), partial(seeds_text, number=number)))
+    found += [
+        Column("Models", "models", lambda row: row.models, lambda row: count(row.models)),
+        Column("Seconds", "seconds", lambda row: row.seconds, lambda row: count(row.seconds)),
+    ]
     return found
 
 
 def seeds_text(row: Row, number: Callable[[float], str]) -> str:
-    """The number of seeds, and each one's figure."""
-    values = ", ".join(map(number, row.by_seed))
-    return f"{len(row.by_seed)} ({values})" if len(row.by_seed) > 1 else "1"
+    """The figure of each seed, where there are several."""
+    return ", ".join(map(number, row.by_seed)) if len(row.by_seed) > 1 else ""
 
 
 def difference_text(row: Row, number: Callable[[float, str], str]) -> str:
@@ -142,14 +145,13 @@ def page(comparison: Comparison, command: str) -> str:
         {
             "cells": [[column.value(row), column.text(row)] for column in found],
             "interval": [row.interval[0], row.value, row.interval[1]],
-            "reference": len(comparison.rows) > 1 and row.difference is None,
             "apart": (row.p_corrected if row.p_corrected is not None else row.p or 1.0) < LEVEL and row.p is not None,
         }
         for row in comparison.rows
     ]
     data = {
         "headline": headline(comparison),
-        "columns": [{"title": column.title, "number": column.key != "run"} for column in found],
+        "columns": [{"title": column.title, "number": column.key not in ("run", "")} for column in found],
         "rows": rows,
         "names": [row.name for row in comparison.rows],
         "settings": [[key, *texts] for key, texts in comparison.settings.items()],

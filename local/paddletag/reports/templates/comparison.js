@@ -15,7 +15,7 @@ function range([low, value, high]) {
 
 function cell(row, i) {
   const [, text] = row.cells[i];
-  if (i === 0) return el("span", null, el("b", null, text), row.reference ? el("span", { className: "faint small" }, " (reference)") : null);
+  if (i === 0) return el("b", null, text);
   if (data.columns[i].title === "95 % interval") return el("span", null, text, " ", range(row.interval));
   if (data.columns[i].title === "Difference" && row.apart) return el("b", null, text);
   return text;
