@@ -18,6 +18,7 @@ from paddletag.features.feature_source import FeatureSource, open_features
 from paddletag.files import atomic, read_json, write_json, write_text
 from paddletag.models import model_folder
 from paddletag.reports import evaluation_files
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import EVAL, UserError, log
 from paddletag.training import distributed
 from paddletag.type_aliases import Meta, Record
@@ -63,7 +64,8 @@ def main() -> None:
     if all(file.exists() for file in files) and {key: before.get(key) for key in identity} == identity:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
-    if [path.resolve() for path in folders] != [output.resolve()]:
+    is_own = [path.resolve() for path in folders] == [output.resolve()]
+    if not is_own:
         refuse_folder_of_others(output, identity)
 
     distributed.init(args.device)
@@ -74,6 +76,8 @@ def main() -> None:
     if text := crossing_groups(clips):
         details["crossing"] = text
     write(files, details, scores, folders, metas[0]["task"], records, labels)
+    if is_own:
+        write_card(output)
 
 
 def mean_scores(folders: list[Path], members: list[FeatureSource], records: list[Record], tta: int) -> np.ndarray:

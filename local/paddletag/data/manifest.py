@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,12 +190,8 @@ def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None
 
     Without `sounds`, what the clips sound like is not compared.
     """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            before = {
-                clip_id: (name, split, labels, sound) for clip_id, name, split, labels, sound in map(json.loads, file)
-            }
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
+    before = _read_clip_list(path)
+    if before is None:
         return "its clips, labels, folds or sounds are others now"  # a model of before, or a copy without the list
     if sounds is None:
         sounds = {clip_id: row[3] for clip_id, row in before.items()}
@@ -207,6 +203,22 @@ def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None
             lines.append(f"{name} ({', '.join(_differences(before[clip_id][1:], new))})")
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return f"{len(now)} clips, trained with {len(before)}: {', '.join(lines[:SHOWN])}{more}"
+
+
+def count_clips(path: File) -> dict[int | str, int]:
+    """{fold or split: its clips} of the list that `write_clip_list` kept; {} where there is none."""
+    return dict(Counter(row[1] for row in (_read_clip_list(path) or {}).values()))
+
+
+def _read_clip_list(path: File) -> dict[str, Any] | None:
+    """{id: (name, split, labels, sound)}; None for a list that is missing or damaged."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return {
+                clip_id: (name, split, labels, sound) for clip_id, name, split, labels, sound in map(json.loads, file)
+            }
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
