@@ -104,6 +104,7 @@ def test_each_script_runs_the_command_that_it_names():
         assert name in COMMANDS and f"`paddletag {on_command_line(name)}`" in text.split('"""')[1], path
         assert command(path.stem).__name__ == f"paddletag.commands.{name}"
     assert set(COMMANDS) - {command(path.stem).__name__.rpartition(".")[2] for path in WRAPPERS} == {
+        "compare",
         "listen",
         "new_recipe",
     }

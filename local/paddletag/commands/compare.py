@@ -13,7 +13,7 @@ from pathlib import Path
 from paddletag import runtime
 from paddletag.commands.options import Parser
 from paddletag.files import write_text
-from paddletag.reports import comparison, comparison_formats, evaluated_runs
+from paddletag.reports import evaluated_runs
 from paddletag.runtime import UserError, say, show
 
 FIRST, BEST = "first", "best"
@@ -35,6 +35,8 @@ def main() -> None:
         raise UserError(f"--output_dir {args.output_dir}: is a file: name a folder")
 
     found = read_runs(args.run, args.tta)
+    from paddletag.reports import comparison, comparison_formats  # scikit-learn takes its time
+
     names = evaluated_runs.short_names([run.folder for run in found])
     result = comparison.compare(found, names, reference_number(args.reference, found, names))
     say(*comparison_formats.text_lines(result))
