@@ -18,7 +18,9 @@ from paddletag.training import metrics, paired_tests
 
 NO_MEANING = "-"  # of a setting to a run
 DEFAULT = "default"  # of a setting that only some runs name
-OF_NETWORKS = ("train.", "augment.", "model.freeze", "model.sync_bn", "model.bn_momentum")  # not to classic baselines
+OF_NETWORKS = ("train.", "augment.", "model.freeze", "model.sync_bn", "model.bn_momentum")  # not of classic baselines
+OF_BACKBONES = ("model.", "weights")  # not of classic baselines on MFCCs
+OF_DATA = "data."  # where the clips come from and how they are found: they are the same, but for how much a model sees
 SEED = "train.seed"
 
 
@@ -177,14 +179,15 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def settings(meta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(key, text) of the settings that a model was trained with, and that change it."""
-    classic = "classic" in meta
+    unused: tuple[str, ...] = ("classic.",)
+    if "classic" in meta:
+        unused = (*OF_NETWORKS, *(OF_BACKBONES if meta["classic"].get("features") == "mfcc" else ()))
+    run = {**meta["run"]["config"], **{key: str(meta["run"].get(key))[:16] for key in ("processes", "weights")}}
     yield "backbone", str(meta["backbone"])
-    for key, value in _flat(meta["run"]["config"]):
-        unused = key.startswith(OF_NETWORKS) and key != SEED if classic else key.startswith("classic.")
-        if not unused and key not in configs.NOT_IN_RESULT and key != "model.name":  # the backbone says it
+    for key, value in _flat(run):
+        kept = not key.startswith((*unused, OF_DATA)) or key in (SEED, "data.clip_seconds")
+        if kept and key not in configs.NOT_IN_RESULT and key != "model.name":  # the backbone says it
             yield key, str(value) if value != "" else '""'
-    for key in ("processes", "weights"):
-        yield key, str(meta["run"].get(key))[:16]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

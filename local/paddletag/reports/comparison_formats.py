@@ -31,9 +31,6 @@ def columns(comparison: Comparison) -> list[Column]:
     def number(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{factor * value:{sign}.{digits}f}"
 
-    def count(value: float | None) -> str:
-        return "" if value is None else f"{value:.0f}"
-
     found = [
         Column("Run", "run", lambda row: row.name, lambda row: row.name),
         Column(title, metric, lambda row: row.value, lambda row: number(row.value)),
@@ -55,8 +52,13 @@ def columns(comparison: Comparison) -> list[Column]:
     if any(len(row.by_seed) > 1 for row in rows):
         found.append(Column("Each seed", "", lambda row: len(row.by_seed), partial(seeds_text, number=number)))
     found += [
-        Column("Models", "models", lambda row: row.models, lambda row: count(row.models)),
-        Column("Seconds", "seconds", lambda row: row.seconds, lambda row: count(row.seconds)),
+        Column("Models", "models", lambda row: row.models, lambda row: str(row.models)),
+        Column(
+            "Seconds",
+            "seconds",
+            lambda row: row.seconds,
+            lambda row: "" if row.seconds is None else f"{row.seconds:.1f}",
+        ),
     ]
     return found
 

@@ -128,7 +128,8 @@ def _check(path: Path, meta: Meta, evaluation: dict[str, Any]) -> None:
         raise UserError(f"{path}: its scores are damaged: evaluate the model again (stage 3)")
     if type(metrics.get("fold")) not in (int, str) or not isinstance(run.get("data"), str):
         raise UserError(f"{path}: its record has no fold, or no data: copy or evaluate the model again")
-    if not isinstance(meta.get("trained"), dict) or not np.isfinite(scores).all():
+    tables = (meta.get("trained"), meta.get("classic", {}), run.get("config"))
+    if not all(isinstance(table, dict) for table in tables) or not np.isfinite(scores).all():
         raise UserError(f"{path}: its record or its scores have no numbers: copy or evaluate the model again")
 
 

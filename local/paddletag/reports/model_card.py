@@ -108,7 +108,12 @@ def facts(meta: Meta, settings: Mapping[str, Any], counts: Mapping[int | str, in
     """The first rows of the card's table, (title, text in Markdown): what the model has learnt from."""
     data, fold = settings.get("data", {}), meta["run"].get("fold")
     total = sum(counts.values())
-    words = [data.get("name"), counted(total) if total else "", f"{len(meta['labels'])} labels"]
+    name = data.get("name")
+    words = [
+        f"{name} (so the config calls it)" if name else "",
+        counted(total) if total else "",
+        f"{len(meta['labels'])} labels",
+    ]
     words += [data.get("url"), f"licence: {data.get('licence') or 'not in the recipe'}"]
     yield "Data", "; ".join(markdown.escape(str(word)) for word in words if word)
     yield "Trained on", trained_on(settings, counts, fold)
@@ -127,7 +132,7 @@ def origin(meta: Meta, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         yield "Calibration", f"temperature {calibration['temperature']:.3g}, a threshold for each label"
     trained = meta.get("trained", {})
     words = [f"{trained['epochs']} epochs" if "epochs" in trained else "", meta.get("date", "")]
-    words += [f"{trained['seconds']:.0f} s" if "seconds" in trained else "", meta.get("machine", "")]
+    words += [f"{trained['seconds']:.1f} s" if "seconds" in trained else "", meta.get("machine", "")]
     yield "Training", markdown.escape(", ".join(str(word) for word in words if word))
     yield (
         "Versions",
