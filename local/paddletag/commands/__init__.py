@@ -86,10 +86,10 @@ def run(name: str) -> None:
     ignore_warnings()
     for variable, value in ENVIRONMENT.get(name, {}).items():
         os.environ.setdefault(variable, value)
-    module = importlib.import_module(f"paddletag.commands.{name}")
     from paddletag import runtime
 
-    runtime.run(module.main)
+    # Imported by `runtime.run`, which answers for a package that is not installed.
+    runtime.run(lambda: importlib.import_module(f"paddletag.commands.{name}").main())
 
 
 def ignore_warnings() -> None:

@@ -72,7 +72,8 @@ def main() -> None:
     scores = mean_scores(folders, members, records, args.tta)
     if rank:
         return
-    details = {**identity, "command": runtime.command()}
+    details = {**identity, "command": runtime.command(), "data_set": manifest.data_set_name(args.data)}
+    details["date"] = runtime.today()
     if text := crossing_groups(clips):
         details["crossing"] = text
     write(files, details, scores, folders, metas[0]["task"], records, labels)
@@ -128,7 +129,8 @@ def write(
         metrics["confused"] = measures.most_confused(matrix, labels)
         figure = figures.confusion(matrix, labels, f"{title.capitalize()}: {headline(metrics)}")
         figures.save(figure, picture)
-    page = evaluation_page({"metrics": metrics, **arrays}, folders, records, metrics_file.parent)
+    evaluation = {"metrics": metrics, **arrays}
+    page = evaluation_page(evaluation, folders, records, metrics_file.parent, details["data_set"])
     write_text(report_file, page)
     write_json(metrics_file, metrics)  # the last: it says that all are there
     result = f"{title}: {headline(metrics)}{interval(metrics)}"

@@ -52,8 +52,8 @@ def add_model_options(parser: Parser) -> None:
     """Add to a parser: which model, and what computes."""
     parser.add_argument("--model", default="mn04_as", help="folder of a trained model, or the name of a backbone")
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
-    engines = "what computes: the scores agree; ONNX Runtime is for CPUs"
-    parser.add_argument("--engine", default="paddle", choices=ENGINES, help=engines)
+    engines = "what computes: the scores agree. auto: ONNX Runtime on the CPU if its graph of the model is installed"
+    parser.add_argument("--engine", default="auto", choices=ENGINES, help=engines)
 
 
 def add_pcm_options(parser: Parser) -> None:

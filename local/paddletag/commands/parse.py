@@ -134,7 +134,7 @@ def parse(
         results[".html"] = tagging_page(arrays, sound, folder, *limits, **options)
     if "png" in args.format:
         times = arrays["start"], arrays["end"]
-        results[".png"] = figures.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem)
+        results[".png"] = figures.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem, limits[0])
     if wanted := [name for name in EVENTS if name in args.format]:
         events = find_events(arrays, *limits, **options)
         results |= {EVENTS[name][0]: EVENTS[name][1](events) for name in wanted}
