@@ -79,6 +79,8 @@ END
 
 [[ $table ]] || read -r -d '' data <<'END' || true
 data:
+  # name: my sounds      # for people: it stands in README.md of each model's folder, the model's card
+  # licence: CC BY 4.0   # of the sounds
   # A folder per class, in the folder given as --raw. WAV, FLAC, OGG, MP3 ..., any rate, channels and length, mixed.
   layout: folders
   audio: "{label}/{id}.*"  # the path of each file: {label} is its class, * stands for anything

@@ -17,6 +17,8 @@ _C = CfgNode()
 _C.task = "single_label"  # single_label | multi_label: chooses loss, activation and metrics together
 
 _C.data = CfgNode()
+_C.data.name = ""  # of the data set, for people: each model's card (README.md in its folder) has it
+_C.data.licence = ""  # of the data set, or where to read it; for the card too
 _C.data.url = ""  # archive that stage 0 downloads when no --raw is given
 _C.data.md5 = ""  # of that archive
 _C.data.root = ""  # the folder inside the archive that holds the data set
@@ -126,8 +128,9 @@ AT_MOST = {
 }  # fmt: skip
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
+FOR_CARDS = ("data.name", "data.licence")  # told to people, and used for nothing else
 NOT_IN_RESULT = (  # may change between a run and its resume
-    "data.check_sound", "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
+    *FOR_CARDS, "data.check_sound", "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
 )  # fmt: skip
 
 

@@ -105,6 +105,7 @@ def test_each_script_runs_the_command_that_it_names():
         assert command(path.stem).__name__ == f"paddletag.commands.{name}"
     assert set(COMMANDS) - {command(path.stem).__name__.rpartition(".")[2] for path in WRAPPERS} == {
         "calibrate",
+        "compare",
         "listen",
         "new_recipe",
     }

@@ -19,6 +19,7 @@ COMMANDS = {  # name of the file: what the command does; - stands for _ on the c
     "evaluate": "stage 3: test trained models on what they were not trained on",
     "calibrate": "a temperature and thresholds for a trained model's scores",
     "summarize": "stage 3: report all folds in RESULTS.md",
+    "compare": "runs side by side: accuracy, tests on the same clips, settings",
     "parse": "stage 5: tagging results to text, events, pictures, pages",
     "report": "a page with sound: of a tagging result or an evaluation",
     "video": "a video of a sound and its labels",

@@ -4,7 +4,6 @@ scores.npz holds every clip's scores, confusion.png the confusion matrix (of one
 of it in a browser, with the sound of the mistakes. With --tta 5 they are metrics.tta5.json and so on.
 """
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from paddletag.features.feature_source import FeatureSource, open_features
 from paddletag.files import atomic, read_json, write_json, write_text
 from paddletag.models import calibration, model_folder
 from paddletag.reports import evaluation_files
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import EVAL, UserError, log
 from paddletag.training import distributed
 from paddletag.type_aliases import Meta, Record
@@ -68,7 +68,8 @@ def main() -> None:
     if all(file.exists() for file in files) and {key: before.get(key) for key in identity} == identity:
         log.info("%s is up to date: %s", metrics_file, headline(before))
         return
-    if [path.resolve() for path in folders] != [output.resolve()]:
+    is_own = [path.resolve() for path in folders] == [output.resolve()]
+    if not is_own:
         refuse_folder_of_others(output, identity)
 
     models = f"{len(folders)} models" if len(folders) > 1 else f"{folders[0]}"
@@ -78,10 +79,12 @@ def main() -> None:
     if rank:
         return
     details = {**identity, "command": runtime.command(), "data_set": manifest.data_set_name(args.data)}
-    details["date"] = datetime.date.today().isoformat()
+    details["date"] = runtime.today()
     if text := crossing_groups(clips):
         details["crossing"] = text
     write(files, details, scores, folders, metas[0], records)
+    if is_own:
+        write_card(output)
 
 
 def mean_scores(

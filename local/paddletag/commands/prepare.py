@@ -95,7 +95,10 @@ def fetch(config: CfgNode, data: Path) -> Path:
 
 def sources_digest(config: CfgNode, records: list[Record], labels: list[str]) -> str:
     """A text that changes when the table, a file of the data set, or how they are read changes."""
-    digest = hashlib.sha256(json.dumps([config.task, configs.to_dict(config.data), labels]).encode())
+    settings = {
+        key: value for key, value in configs.to_dict(config.data).items() if f"data.{key}" not in configs.FOR_CARDS
+    }
+    digest = hashlib.sha256(json.dumps([config.task, settings, labels]).encode())
     for record in records:
         try:
             source = manifest.fingerprint(record)

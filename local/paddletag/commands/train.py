@@ -16,6 +16,7 @@ from paddletag.data.splits import describe_split, hold_out, parse_fold, records_
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked, write_json
 from paddletag.models import model_folder, registry
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import UserError, log
 from paddletag.training import distributed, run_record
 from paddletag.type_aliases import Meta, Record
@@ -104,6 +105,7 @@ def train(
     if rank == 0:
         meta = describe_trained_model(config, labels, run, commands, trained)
         model_folder.save_model(exp, model, meta)
+        write_card(exp)
         log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, trained["seconds"])
 
 
@@ -141,6 +143,7 @@ def describe_trained_model(
         "trained": trained,
         "versions": runtime.versions(),
         "machine": runtime.machine(),
+        "date": runtime.today(),
     }
 
 

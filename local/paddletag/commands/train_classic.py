@@ -13,11 +13,13 @@ from yacs.config import CfgNode
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
+from paddletag.commands.train import describe_trained_model
 from paddletag.data import download, manifest
 from paddletag.data.splits import describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked
 from paddletag.models import classic, model_folder, registry
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import UserError, log
 from paddletag.training import distributed, fit_classic, run_record
 from paddletag.type_aliases import Record
@@ -104,18 +106,13 @@ def train(
         settings.classifier, rows, targets, len(labels), config.train.seed, settings.standardise
     )
     seconds = round(time.perf_counter() - started, 1)
+    trained = {"rows": len(rows), "seconds": seconds}
     meta = {
+        **describe_trained_model(config, labels, run, [runtime.command()], trained),
         "backbone": name,
         "classic": {"features": settings.features, "classifier": settings.classifier, "backbone": config.model.name},
-        "labels": labels,
-        "task": config.task,
-        "clip_seconds": config.data.clip_seconds,
-        "run": run,
-        "command": runtime.command(),
-        "trained": {"rows": len(rows), "seconds": seconds},
-        "versions": runtime.versions(),
-        "machine": runtime.machine(),
     }
     manifest.write_clip_list(exp / model_folder.CLIPS, clips, sounds)
     model_folder.save_arrays(exp, model.to_arrays(), front_end, meta)
+    write_card(exp)
     log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, seconds)

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,11 @@ def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None
             lines.append(f"{name} ({', '.join(words)})")
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return f"{len(now)} clips, trained with {len(before)}: {', '.join(lines[:SHOWN])}{more}"
+
+
+def count_clips(path: File) -> dict[int | str, int]:
+    """{fold or split: its clips} of the list that `write_clip_list` kept; {} where there is none."""
+    return dict(Counter(row[1] for row in (read_clip_list(path) or {}).values()))
 
 
 def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
