@@ -36,7 +36,7 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).glob("*.py")
     if re.search(r"Parser\(| run\(", path.read_text())
 )
-ALONE = set(COMMANDS) - {name for path in SCRIPTS for name in re.findall(r'run\("(\w+)"\)', path.read_text())}
+ALONE = set(COMMANDS) - {name for path in SCRIPTS for name in re.findall(r'run\("(\w+)"', path.read_text())}
 NAMES = [path.stem for path in SCRIPTS] + sorted(ALONE)  # scripts, and the commands that have none
 
 TAG, PRINT = "{sound} --model {model} --output_dir o", "{sound} --model {model}"
@@ -382,7 +382,7 @@ def outcome(world, folder, script, words):
         stack.enter_context(contextlib.redirect_stdout(printed))
         stack.enter_context(contextlib.redirect_stderr(printed))
         try:
-            prepared.command(script).main()
+            prepared.command(script).main(**prepared.settings_of(script))
         except runtime.UserError as error:
             refusal = str(error).replace(str(folder), "")
     text = re.sub(r"\[\d{4}-[^]]*\]|\d[\d.]* s\b(?! to|:)|ETA.*|\w+_cost=\S+|ips=\S+", "", printed.getvalue())

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from paddletag import commands, runtime
 from paddletag.commands import COMMANDS
-from prepared import command
+from prepared import RUN, command
 from test_interrupt import Process
 
 FILES = {path.stem for path in Path(paddletag.__file__).with_name("commands").glob("*.py")} - {"__init__", "options"}
@@ -100,7 +100,7 @@ def test_each_script_runs_the_command_that_it_names():
     assert len(WRAPPERS) == 14
     for path in WRAPPERS:
         text = path.read_text()
-        (name,) = re.findall(r'run\("(\w+)"\)', text)
+        ((name, _),) = re.findall(RUN, text)
         assert name in COMMANDS and f"`paddletag {on_command_line(name)}`" in text.split('"""')[1], path
         assert command(path.stem).__name__ == f"paddletag.commands.{name}"
     assert set(COMMANDS) - {command(path.stem).__name__.rpartition(".")[2] for path in WRAPPERS} == {
