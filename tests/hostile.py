@@ -52,6 +52,7 @@ def cost(reader, path, watch=False):
 
 
 def _readers():
+    import safetensors.numpy  # noqa: F401  (weights import it when they are read, and what a file imports is watched)
     from paddletag.data import archive
     from paddletag.models import classic, model_folder, weight_files
     from paddletag.tagging import result_files

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from paddletag.runtime import UserError
 from paddletag.type_aliases import File
+from paddletag.typed_values import LONGEST, TASKS, typed
 
 _C = CfgNode()
 
@@ -101,7 +102,7 @@ _C.evaluate.batch_size = 32  # windows per step
 
 SPLITS = ("train", "valid", "test")
 CHOICES = {
-    "task": ("single_label", "multi_label"),
+    "task": TASKS,
     "data.layout": ("csv", "folders", "audioset", "paths"),
     "train.optimizer": ("adamw", "adam", "sgd"),
     "train.loss": ("cross_entropy", "binary"),
@@ -118,7 +119,6 @@ POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
     "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
-LONGEST = 600  # data.clip_seconds, at most: whoever uses a trained model pads each sound to that length
 AT_MOST = {
     "data.clip_seconds": LONGEST, "augment.roll": LONGEST, "augment.gain": 100, "augment.wavmix_snr": 100,
     "data.seed": 2**32 - 1, "train.seed": 2**32 - 1, "data.max_missing": 1, "train.final_lr": 1, "train.layer_decay": 1,
@@ -247,30 +247,6 @@ def _merge_splits(config: CfgNode, key: str, files: dict[Any, Any], name: str) -
             raise UserError(f"{name}: {split!r} is not a split: give files for {', '.join(SPLITS)}")
         before = config[key] if isinstance(config[key], dict) else {}
         config[key] = {**before, split: typed(file, "", f"{name}.{split}")}
-
-
-def typed(value: Any, default: object, name: str) -> Any:
-    """`value` as the type of `default`; UserError with the key's `name` if it is of another.
-
-    YAML reads 1e-4 as text and 1 as an integer: both pass for a float.
-    """
-    kind = type(default)
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    if kind is str and value is None:
-        return ""
-    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if type(value) is kind:
-        return value
-    shown = "a list or a mapping" if isinstance(value, (list, dict)) else repr(value)  # YAML's aliases nest without end
-    raise UserError(f"{name} must be {_KINDS[kind]}, not {shown}")
-
-
-_KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list"}
 
 
 def _check(config: CfgNode, path: File) -> None:

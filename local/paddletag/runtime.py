@@ -15,7 +15,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,6 +63,10 @@ def _status(name: str, error: BaseException) -> int | None:
     if isinstance(error, BrokenPipeError):  # who read our output has seen enough, as in `| head`
         _drop_output()
         return 128 + signal.SIGPIPE
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "paddletag":
+        package = {"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(error.name, error.name).partition(".")[0]
+        recipes = "pip install 'paddletag[recipes]', or in a clone bash tools/install.sh"
+        return _fail(name, f"this needs the package {package}, which is not installed here: {recipes}")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -103,10 +107,15 @@ def show(name: str) -> str:
 
 def say(*lines: str, file: TextIO | None = None) -> None:
     """Print lines, now: on standard output, or `file`. A terminal obeys nothing that is in them."""
-    tqdm = sys.modules.get("tqdm")  # a line printed past its bar would tear it
     for line in lines:
-        (tqdm.tqdm.write if tqdm else print)(escaped(line), file=file or sys.stdout)
+        _print_past_bars(escaped(line), file or sys.stdout)
     (file or sys.stdout).flush()
+
+
+def _print_past_bars(line: str, file: TextIO) -> None:
+    """Print a line above tqdm's bars, where there are any: printed past them, it would tear them."""
+    tqdm = sys.modules.get("tqdm")
+    (tqdm.tqdm.write if tqdm else print)(line, file=file)
 
 
 class Lines(list[str]):
@@ -131,9 +140,7 @@ _FORMAT = "[%(asctime)s] [%(levelname)8s] - %(message)s"
 
 class _Console(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm  # a line printed past tqdm would tear the bar
-
-        tqdm.write(self.format(record), file=sys.stdout)
+        _print_past_bars(self.format(record), sys.stdout)
         sys.stdout.flush()
 
 
@@ -157,14 +164,40 @@ def start_log(file: File | None = None, quiet: bool = False) -> None:
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> Any:
-    """A tqdm bar with tqdm's `options`: shown on a terminal, silent elsewhere (logs, several folds side by side)."""
-    from tqdm import tqdm
+    """A tqdm bar with tqdm's `options`: shown on a terminal, silent elsewhere (logs, several folds side by side).
 
+    Where tqdm is not installed, nothing is shown: tagging alone does without it.
+    """
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return _NoBar(iterable)
     options.setdefault("disable", not sys.stderr.isatty() or os.environ.get("PADDLETAG_PROGRESS") == "0")
     options.setdefault("dynamic_ncols", True)
     options.setdefault("leave", False)
     options["desc"] = escaped(options.get("desc") or "")
     return tqdm(iterable, **options)
+
+
+class _NoBar:
+    """What is used of a bar, and shows nothing."""
+
+    n = 0
+
+    def __init__(self, iterable: Iterable | None) -> None:
+        self._iterable = iterable
+
+    def __enter__(self) -> "_NoBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator:
+        return iter(self._iterable or ())
+
+    def update(self, n: float = 1) -> None:
+        """Do nothing with the progress."""
 
 
 def program() -> str:

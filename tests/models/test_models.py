@@ -48,7 +48,7 @@ def test_weights_of_another_architecture(cache):
 
 def test_weights_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
-    for name in ("mn04_as", "mn02_as"):
+    for name in ("mn10_as", "mn02_as"):
         with pytest.raises(UserError, match=f"weights {name}"):
             registry.create_model(name, pretrained=True)
 
@@ -215,7 +215,7 @@ def test_list_models(script, tmp_path):
     assert result.returncode == 0 and len(rows) == 4 and "weights NAME" in note
     assert header.split()[:2] == ["name", "parameters"] and len({line.index("MIT") for line in rows}) == 1
     cells = [line.split() for line in rows]
-    assert cells[2][:6] == ["mn04_as", "0.98", "M", "0.11", "G", "0.432"] and rows[2].endswith("download, 4 MB")
+    assert cells[2][:6] == ["mn04_as", "0.98", "M", "0.11", "G", "0.432"] and rows[2].endswith("installed")
     assert rows[0].endswith("in the cache") and rows[1].endswith("by hand")
     result = script("tools/list_models.py", "cnn6")  # a part of a name
     assert result.returncode == 0 and result.stdout.splitlines()[1].startswith("panns_cnn6 ")

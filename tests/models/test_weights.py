@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from paddletag.models import pretrained_weights
 from paddletag.runtime import UserError
 from test_download import CONTENT, files, one_line, server  # noqa: F401 (server is a fixture)
 
-MN04 = Path(__file__).parents[2].parent / "shared" / "weights" / "mn04_as_mAP_432.pt"
 MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 
 
@@ -237,16 +237,22 @@ def test_read_bfloat16(tmp_path):
     same(pretrained_weights.read(tmp_path / "x.safetensors"), {"x": values})
 
 
-def test_read_real_torch_file():
-    if not MN04.exists():
-        pytest.skip("the real mn04_as weights are not at hand")
-    assert download.checksum(MN04) == MN04_SHA256
-    arrays = pretrained_weights.read(MN04)
-    assert len(arrays) == 312 and arrays["classifier.5.weight"].shape == (527, 512)
-    trained = [a for n, a in arrays.items() if not n.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+def test_real_weights():
+    """Those in the package."""
+    arrays = pretrained_weights.read(pretrained_weights.installed("mn04_as"))
+    assert len(arrays) == 266 and arrays["classifier.5.weight"].shape == (512, 527)
+    trained = [a for n, a in arrays.items() if not n.endswith(("_mean", "_variance"))]
     assert round(sum(a.size for a in trained) / 1e6, 2) == 0.98  # published
     assert all(np.isfinite(a).all() for a in arrays.values())
-    assert all((arrays[n] > 0).all() for n in arrays if n.endswith("running_var"))
+    assert all((arrays[n] > 0).all() for n in arrays if n.endswith("_variance"))
+
+
+def test_the_package_has_what_the_authors_file_has(shared):
+    path = shared("weights/mn04_as_mAP_432.pt")
+    assert download.checksum(path) == MN04_SHA256
+    arrays = pretrained_weights.read(path)
+    assert len(arrays) == 312 and arrays["classifier.5.weight"].shape == (527, 512)
+    same(pretrained_weights.read(pretrained_weights.installed("mn04_as")), pretrained_weights.from_torch(arrays))
 
 
 def test_read_agrees_with_torch(tmp_path):
@@ -794,10 +800,27 @@ def test_install_leaves_nothing_on_failure(tmp_path, cache, server):  # noqa: F8
     assert not any("full" in name for name in files(cache))
 
 
+def test_weights_in_the_package(monkeypatch, tmp_path, cache):
+    """They need no cache; damage to either file is told."""
+    shutil.copytree(pretrained_weights.BUNDLED, tmp_path / "assets")
+    monkeypatch.setattr(pretrained_weights, "BUNDLED", tmp_path / "assets")
+    path = pretrained_weights.installed("mn04_as")
+    assert path == pretrained_weights.install("mn04_as", "http://x", MN04_SHA256) and not cache.exists()
+    assert json.loads(path.with_suffix(".json").read_text())["original"]["sha256"] == MN04_SHA256
+    for damaged, check in (("safetensors", pretrained_weights.installed), ("onnx", pretrained_weights.bundled_graph)):
+        file = path.with_suffix(f".{damaged}")
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            check("mn04_as")
+        one_line(caught, str(file), "damaged")
+
+
 def test_installed_says_what_to_run(tmp_path, cache):
     with pytest.raises(UserError) as caught:
-        pretrained_weights.installed("mn04_as")
-    one_line(caught, "mn04_as", "not installed", "paddletag weights mn04_as")
+        pretrained_weights.installed("mn10_as")
+    one_line(caught, "mn10_as", "not installed", "paddletag weights mn10_as")
     path = pretrained_weights.install("net", "http://x", source=original("torch", tmp_path))
     for text in ("", "[]", "{}"):
         path.with_suffix(".json").write_text(text)

@@ -37,7 +37,7 @@ def pins(python, extras=("dev", "parity")):
 def test_every_dependency_is_pinned_within_its_range(python):
     project = read_configuration(ROOT / "pyproject.toml", ignore_option_errors=False)["project"]
     extras = project["optional-dependencies"]
-    assert sorted(extras) == ["dev", "parity"]
+    assert sorted(extras) == ["dev", "parity", "recipes"]
     for extra, requirements in {"": project["dependencies"], **extras}.items():
         locked = pins(python, (extra,))
         for requirement in map(Requirement, requirements):

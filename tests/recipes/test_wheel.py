@@ -4,29 +4,96 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
+import zipfile
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-from paddletag.models import registry
+from packaging.requirements import Requirement
+from paddletag.models import model_folder, registry
+from paddletag.tagging import pipeline
 from prepared import prepare, settings, tone
 from test_convert_weights import write
+from test_install import pins
+
+LIGHT = ("numpy", "scipy", "soundfile", "soxr", "onnxruntime")  # all that tagging with mn04_as needs
+PIP = ("-m", "pip", "--disable-pip-version-check", "-q")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder with the wheel's files, and nothing of the clone."""
+def wheel(tmp_path_factory):
+    """The project as a wheel, built from a copy of what belongs into it."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "local", folder / "local", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = [*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder / "dist", folder]
-    subprocess.run(build, check=True)
+    options = ("--no-deps", "--no-index", "--no-build-isolation", "-w", folder / "dist")
+    subprocess.run([sys.executable, *PIP, "wheel", *options, folder], check=True)
     (wheel,) = (folder / "dist").glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", folder / "site", wheel], check=True)
-    return folder / "site"
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    """A folder with the wheel's files, and nothing of the clone."""
+    folder = tmp_path_factory.mktemp("site")
+    install = ("install", "--no-deps", "--no-index", "--target", folder, wheel)
+    subprocess.run([sys.executable, *PIP, *install], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def light(wheel, tmp_path_factory):
+    """A function that runs `paddletag` in a new environment, which holds the wheel and LIGHT and nothing else."""
+    folder = tmp_path_factory.mktemp("light")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    pinned = pins(f"3.{sys.version_info[1]}", ())
+    packages = [f"{name}=={pinned[name]}" for name in (*LIGHT, "cffi", "pycparser")]  # soundfile needs these two
+    subprocess.run([python, *PIP, "install", "--no-deps", "--only-binary", ":all:", *packages, wheel], check=True)
+
+    def run(*words, status=0):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {"PADDLETAG_HOME": str(folder / "home"), "PATH": "/usr/bin:/bin"}
+        command = [python.with_name("paddletag"), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+        assert done.returncode == status, done.stderr
+        return done.stderr if status else done.stdout
+
+    run.python = python
+    run.folder = folder
+    return run
+
+
+def test_the_declared_requirements_are_those_of_tagging(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (name for name in file.namelist() if name.endswith("/METADATA"))
+        lines = file.read(name).decode().splitlines()
+    required = {Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")}
+    assert {requirement.name for requirement in required if requirement.marker is None} == set(LIGHT)
+
+
+def test_tagging_needs_no_paddle(light, scene):
+    """The wheel and five packages: the scores are those of Paddle, to 1e-4."""
+    lines = light("tag", scene, "--sample_duration", 0, "--top_k", 527).splitlines()
+    scores = {label: float(score) for label, score in (line.rsplit(maxsplit=1) for line in lines)}
+    model, meta = model_folder.load_model("mn04_as")
+    expected = pipeline.tag_clip(model, meta, scene)
+    assert len(scores) == 527
+    for label, score in zip(expected["labels"], expected["scores"][0], strict=True):
+        assert abs(scores[str(label)] - score) < 2e-4  # the lines have four digits
+    assert not (light.folder / "home").exists()  # nothing was exported or downloaded
+    code = "import paddletag, sys\nprint(len(paddletag.tag(sys.argv[1], window=2, hop=0.5, top_k=1)))"
+    done = subprocess.run([light.python, "-c", code, scene], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 7  # windows of a sound of 5 s
+
+
+def test_what_needs_more_packages_says_so(light, scene):
+    for words in (["tag", scene, "--engine", "paddle"], ["train", "--config", "x"], ["models"]):
+        (line,) = light(*words, status=2).splitlines()
+        assert "paddletag[recipes]" in line
 
 
 @pytest.fixture

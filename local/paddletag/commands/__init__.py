@@ -85,10 +85,10 @@ def run(name: str, **settings: object) -> None:
     ignore_warnings()
     for variable, value in ENVIRONMENT.get(name, {}).items():
         os.environ.setdefault(variable, value)
-    module = importlib.import_module(f"paddletag.commands.{name}")
     from paddletag import runtime
 
-    runtime.run(lambda: module.main(**settings))
+    # Imported by `runtime.run`, which answers for a package that is not installed.
+    runtime.run(lambda: importlib.import_module(f"paddletag.commands.{name}").main(**settings))
 
 
 def ignore_warnings() -> None:

@@ -57,8 +57,8 @@ def add_model_options(parser: Parser) -> None:
 def add_engine_options(parser: Parser | Group) -> None:
     """Add to a parser: what computes."""
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
-    engines = "what computes: the scores agree; ONNX Runtime is for CPUs"
-    parser.add_argument("--engine", default="paddle", choices=ENGINES, help=engines)
+    engines = "what computes: the scores agree. auto: ONNX Runtime on the CPU if its graph of the model is installed"
+    parser.add_argument("--engine", default="auto", choices=ENGINES, help=engines)
 
 
 def add_window_options(

@@ -47,7 +47,9 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def state(entry: registry.Entry) -> str:
-    """Whether the weights are in the cache, or else how they get there."""
+    """Whether the weights are installed, or else how they get there."""
+    if pretrained_weights.is_bundled(entry.name):
+        return "installed"
     if (pretrained_weights.cache_dir() / f"{entry.name}.safetensors").is_file():
         return "in the cache"
     if not entry.checksum:

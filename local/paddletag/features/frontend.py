@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from paddletag import config
 from paddletag.features.mel_banks import kaldi_bank, slaney_bank
 from paddletag.features.padding import PADS
 from paddletag.runtime import UserError
+from paddletag.typed_values import typed
 
 BLOCK = 64  # frames per FFT call: the block's buffers stay in a core's cache, and memory does not grow with the clip
 
@@ -62,7 +62,7 @@ class FrontEnd:
             full_name = f"features.front_end.{key}"
             if key not in names:
                 raise UserError(f"{full_name}: no such setting; there are: {', '.join(names)}")
-            settings[key] = config.typed(value, getattr(self, key), full_name)
+            settings[key] = typed(value, getattr(self, key), full_name)
         return dataclasses.replace(self, **settings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddletag import config as configs
 from paddletag.features import frontend, mfcc
 from paddletag.files import read_json, write_json
 from paddletag.models import classic, pretrained_weights, registry
 from paddletag.runtime import UserError
 from paddletag.type_aliases import Arrays, File, Meta
+from paddletag.typed_values import LONGEST, TASKS, typed
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -53,12 +53,12 @@ def read_recorded_meta(folder: File) -> Meta:
     wrong = [key for key, kind in _META.items() if type(meta.get(key)) is not kind]
     if wrong:
         raise UserError(f"{path}: does not describe a trained model (no {', '.join(wrong)}): copy or train it again")
-    if any(type(label) is not str for label in meta["labels"]) or meta["task"] not in configs.CHOICES["task"]:
+    if any(type(label) is not str for label in meta["labels"]) or meta["task"] not in TASKS:
         raise UserError(f"{path}: has labels that are not text, or another task: copy or train it again")
     for key in ("clip_seconds", "min_seconds"):
         seconds = meta.get(key, meta["clip_seconds"])
-        if type(seconds) not in (int, float) or not 0 < seconds <= configs.LONGEST:
-            raise UserError(f"{path}: {key} must be a number up to {configs.LONGEST}: copy or train it again")
+        if type(seconds) not in (int, float) or not 0 < seconds <= LONGEST:
+            raise UserError(f"{path}: {key} must be a number up to {LONGEST}: copy or train it again")
     try:
         saved_front_end(meta)
     except UserError as error:
@@ -70,6 +70,8 @@ def current_form(run: Meta, path: Path) -> Meta:
     """The record of a run, read from `path`, as it is written now: a setting that was not there yet has its default,
     under which nothing changed; and once, train.batch_size counted the clips of one process and pass.
     """
+    from paddletag import config as configs  # it needs packages that tagging with a backbone does not
+
     config = _with_defaults(run.get("config", {}), configs.to_dict(configs.defaults()))
     settings = config.get("train") if isinstance(config, dict) else None
     keys = ("batch_size", "accumulate")
@@ -146,8 +148,7 @@ def saved_front_end(meta: Meta) -> frontend.FrontEnd:
     settings = meta["front_end"]
     try:
         settings = {
-            key: configs.typed(value, getattr(frontend.MN, key, value), f"front_end.{key}")
-            for key, value in settings.items()
+            key: typed(value, getattr(frontend.MN, key, value), f"front_end.{key}") for key, value in settings.items()
         }
         kind = mfcc.MfccFrontEnd if settings.get("name") == mfcc.MFCC.name else frontend.FrontEnd
         front_end = kind(**settings)

@@ -84,7 +84,7 @@ def installed(name: str) -> Path:
 
 
 def bundled_graph(name: str) -> Path | None:
-    """The path of the ONNX graph (log-mels to scores) that comes with the package, after a check of its sha256; or None.
+    """The path of the ONNX graph (log-mels to scores) that comes with the package (checked); None: no graph does.
 
     UserError if it is damaged.
     """

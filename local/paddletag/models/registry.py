@@ -12,15 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from yacs.config import CfgNode
-
-from paddletag import config as configs
 from paddletag.features import frontend, mfcc
 from paddletag.models import pretrained_weights
 from paddletag.runtime import UserError, log
 from paddletag.type_aliases import Arrays, File
 
 if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
     from paddletag.models.backbone import Backbone
 
 AUDIOSET_LABELS = Path(__file__).parents[1] / "assets" / "audioset_labels.txt"
@@ -134,7 +133,7 @@ def entry(name: str) -> Entry:
     return ENTRIES[name]
 
 
-def front_end(config: CfgNode) -> frontend.FrontEnd:
+def front_end(config: "CfgNode") -> frontend.FrontEnd:
     """The front end that a config asks for: MFCC's for `classic.features mfcc`, else the backbone's own; with what
     `features.front_end` replaces.
 
@@ -157,24 +156,26 @@ def front_end(config: CfgNode) -> frontend.FrontEnd:
     return front_end
 
 
-def _without_backbone(config: CfgNode) -> bool:
+def _without_backbone(config: "CfgNode") -> bool:
     return config.classic.classifier != "none" and config.classic.features == "mfcc"
 
 
-def weights_path(config: CfgNode) -> Path | None:
+def weights_path(config: "CfgNode") -> Path | None:
     """The file that `model.weights` means: in the cache, at a path, or None. UserError if it is not there."""
     backbone = entry(config.model.name)
     if config.model.weights == "none":
         return None
     if config.model.weights == "pretrained":
         return pretrained_weights.installed(backbone.name)
+    from paddletag import config as configs
+
     path = configs.find(config.model.weights)
     if not path.is_file():
         raise UserError(f"model.weights: {path}: no such file (besides a path there are: pretrained, none)")
     return path
 
 
-def warn_of_missing_weights(config: CfgNode) -> None:
+def warn_of_missing_weights(config: "CfgNode") -> None:
     """Log early what stage 2 would stop at. UserError for a backbone that is not in the registry."""
     entry(config.model.name)
     if _without_backbone(config):

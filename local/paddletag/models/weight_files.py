@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from paddletag.files import atomic
 from paddletag.models.pickle_machine import Refused, StackMachine, is_short_text
@@ -82,6 +81,8 @@ def _reader(head: bytes) -> Callable[[bytes], Arrays]:
 
 def _read_safetensors(data: bytes) -> Arrays:
     arrays = {}
+    import safetensors
+
     for name, entry in sorted(safetensors.deserialize(data), key=lambda item: item[0]):  # they come in any order
         if entry["dtype"] not in _SAFETENSORS:
             raise Refused(f"{show(name)} has the type {show(entry['dtype'])}, which no backbone here uses")
@@ -184,6 +185,8 @@ def write(path: File, arrays: Arrays, metadata: dict[str, str] | None = None) ->
     if len(metadata or {}) > 1:
         raise ValueError("the metadata of a safetensors file is one text")
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # the library looks at no strides
+    import safetensors.numpy
+
     data = safetensors.numpy.save(dense, metadata or None)
     # Not by the library's `save_file`, whose error for a full disk has no number that tells.
     with atomic(path) as temporary:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from paddletag.runtime import UserError, show
 from paddletag.type_aliases import File
@@ -125,6 +124,8 @@ def _read_thresholds(path: File) -> dict[str, float]:
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
         rows = rows[1:] if rows and [cell.strip().lower() for cell in rows[0]] == ["label", "threshold"] else rows
     else:
+        import yaml  # recipes bring it; tagging alone does without
+
         try:
             values = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError) as error:

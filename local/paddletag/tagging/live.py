@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddletag.config import LONGEST
 from paddletag.features.frontend import FrontEnd
 from paddletag.runtime import UserError
 from paddletag.tagging.events import active_windows
 from paddletag.tagging.pipeline import Predict
 from paddletag.tagging.windows import Windows, hop_frames
+from paddletag.typed_values import LONGEST
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ mn04_as comes with the package.
 """
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,13 @@ def predictor(source: File, embeddings: bool = False) -> Predict:
         return dict(zip(["scores", "embeddings"], outputs, strict=False))
 
     return predict
+
+
+def has_bundled_graph(source: File) -> bool:
+    """Whether the graph of this backbone comes with the package, and ONNX Runtime is installed to run it."""
+    if model_folder.is_folder(source) or importlib.util.find_spec("onnxruntime") is None:
+        return False
+    return pretrained_weights.bundled_graph(str(source)) is not None
 
 
 def fit_to_graph(meta: Meta, log_mel: np.ndarray) -> tuple[int | None, np.ndarray]:

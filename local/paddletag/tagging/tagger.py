@@ -24,7 +24,7 @@ from paddletag.tagging.labels import top_k as highest_labels
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File
 
-ENGINES = ("paddle", "onnxruntime")
+ENGINES = ("auto", "paddle", "onnxruntime")
 
 
 class Tag(NamedTuple):
@@ -37,13 +37,16 @@ class Tag(NamedTuple):
 
 
 def open_predictor(
-    model: File, engine: str = "paddle", device: str = "cpu", embeddings: bool = False
+    model: File, engine: str = "auto", device: str = "cpu", embeddings: bool = False
 ) -> pipeline.Predict:
     """The function that scores log-mels with a model: see `pipeline.predictor`.
 
-    model: the folder of a trained model, or the name of a backbone. engine: one of ENGINES. device: cpu, gpu, gpu:0 ...
+    model: the folder of a trained model, or the name of a backbone. engine: one of ENGINES; auto is ONNX Runtime where
+    the model's graph comes with the package and the CPU computes, else Paddle. device: cpu, gpu, gpu:0 ...
     UserError for a model, a package or a device that is not there.
     """
+    if engine == "auto":
+        engine = "onnxruntime" if device == "cpu" and onnx_engine.has_bundled_graph(model) else "paddle"
     if engine == "onnxruntime":
         return onnx_engine.predictor(model, embeddings)
     with warnings.catch_warnings():
@@ -61,7 +64,7 @@ class Tagger:
     there or damaged.
     """
 
-    def __init__(self, model: File = "mn04_as", engine: str = "paddle", device: str = "cpu") -> None:
+    def __init__(self, model: File = "mn04_as", engine: str = "auto", device: str = "cpu") -> None:
         _check_engine(engine, device)
         self._meta = model_folder.describe_model(model)
         self._front_end = model_folder.saved_front_end(self._meta)
@@ -166,10 +169,10 @@ def waveform_source(wave: np.ndarray, rate: int) -> audio.Source:
     return audio.Source("waveform", int(rate), len(frames) / rate, parts)
 
 
-def load_model(model: File = "mn04_as", engine: str = "paddle", device: str = "cpu") -> Tagger:
+def load_model(model: File = "mn04_as", engine: str = "auto", device: str = "cpu") -> Tagger:
     """A `Tagger` for a trained model's folder, or a backbone's name (`paddletag models` lists them).
 
-    engine: paddle or onnxruntime. device: cpu, gpu, gpu:0 ... UserError as of `Tagger`.
+    engine: auto, paddle or onnxruntime. device: cpu, gpu, gpu:0 ... UserError as of `Tagger`.
     """
     return Tagger(model, engine, device)
 
