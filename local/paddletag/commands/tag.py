@@ -253,8 +253,8 @@ def refuse_unused_options(args: argparse.Namespace, historical: bool) -> None:
         refuse(args, ["data"], "is for when no sound is named")
     if "-" not in (args.wav, *args.sounds):
         refuse(args, PCM_OPTIONS, "is of sound from standard input: name - as the sound")
-    elif pages:
-        raise UserError("--report, --video: are of files: standard input cannot be read again")
+    elif pages or "labelstudio" in tables:
+        raise UserError("--report, --video, --format labelstudio: need a file: standard input cannot be read again")
     elif not args.pcm_rate:
         refuse(args, PCM_OPTIONS, "is of raw PCM, whose rate must be given too: --pcm_rate")
     if "npz" not in args.format:
@@ -267,6 +267,8 @@ def check_labels(args: argparse.Namespace, labels: Sequence[str]) -> None:
     """Make names and globs of --labels. UserError for labels that the model has not, and for wrong thresholds."""
     if args.labels:
         args.labels = [name for text in args.labels for name in split_names(text, labels)]
+        if not args.labels:
+            raise UserError("--labels: names no label")
         choose_labels(labels, args.labels)
     event_thresholds(labels, args.threshold, args.low_threshold)
 

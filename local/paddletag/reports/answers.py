@@ -67,7 +67,7 @@ class Answers:
             for name in wanted.formats if wanted.folder else ():
                 output = output_path(wanted.folder, self.names[path], FORMATS[name].ending)
                 write_text(output, FORMATS[name].write([sound], False))
-                _tell(output)
+                _tell(output, "the events")
         if wanted.prints:
             heading = [f"{path}:"] if self.several and wanted.prints != "json" else []
             runtime.say(*heading, *self._lines(path, arrays))
@@ -79,7 +79,7 @@ class Answers:
         text = FORMATS[self.wanted.formats[0]].write(self.tables, self.several)
         if self.wanted.table:
             write_text(self.wanted.table, text)
-            _tell(Path(self.wanted.table))
+            _tell(Path(self.wanted.table), "the table of all sounds" if self.several else "the events")
             return
         if sys.stdout.isatty():  # which must obey nothing that is in labels and names
             text = "\n".join("\t".join(map(runtime.escaped, line.split("\t"))) for line in text.split("\n"))
@@ -155,7 +155,7 @@ class Answers:
         arrays, high, low = self._chosen(arrays)
         output = output_path(self.wanted.folder, self.names[path], PAGE)
         write_text(output, tagging_page(arrays, path, output.parent, high, low))
-        _tell(output)
+        _tell(output, "the page")
 
     def _write_film(self, path: File, arrays: Arrays) -> None:
         from paddletag.reports import video  # brings matplotlib
@@ -163,7 +163,7 @@ class Answers:
         arrays, _, _ = self._chosen(arrays)
         output = output_path(self.wanted.folder, self.names[path], FILM)
         video.render(path, arrays, output, top_k=self.wanted.top_k or LABELS)
-        _tell(output)
+        _tell(output, "the film")
 
 
 def _columns(arrays: Arrays, columns: np.ndarray) -> Arrays:
@@ -172,6 +172,6 @@ def _columns(arrays: Arrays, columns: np.ndarray) -> Arrays:
     return {**arrays, **own, "scores": arrays["scores"][:, columns]}
 
 
-def _tell(output: Path) -> None:
+def _tell(output: Path, what: str) -> None:
     """Say where a file is."""
-    runtime.say(f"Saved {output}", file=sys.stderr)
+    runtime.say(f"Saved {what} to {output}", file=sys.stderr)

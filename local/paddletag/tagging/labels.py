@@ -49,8 +49,9 @@ def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.n
 def split_names(text: str, labels: Iterable[str]) -> list[str]:
     """The names and globs between the commas of a text. A label's whole name comes first: it may hold commas itself."""
     names, known, parts = list[str](), {str(label) for label in labels}, text.split(",")
+    longest = 1 + max((name.count(",") for name in known), default=0)
     while parts:
-        counts = range(len(parts), 0, -1)
+        counts = range(min(longest, len(parts)), 0, -1)
         count = next((n for n in counts if ",".join(parts[:n]).strip() in known), 1)
         names.append(",".join(parts[:count]).strip())
         parts = parts[count:]
