@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -222,9 +223,11 @@ def screen(monkeypatch, lines, *words):
         patch.setattr(sys, "stdout", terminal)
         call("tag", *words)
         terminal.flush()
-        text = os.read(leader, 100_000).decode()
+        text = b""
+        while select.select([leader], [], [], 0.2)[0]:
+            text += os.read(leader, 100_000)
     os.close(leader)
-    return text.replace("\r\n", "\n").splitlines()
+    return text.decode().replace("\r\n", "\n").splitlines()
 
 
 def test_a_terminal_gets_a_screenful(monkeypatch, capsys):
