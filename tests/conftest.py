@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 # Started in a script's background, tests ignore SIGINT, and so would what they start: no shell can undo it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+CLIPS = ROOT / "examples" / "esc10" / "clips" / "audio"  # real clips of 5 s, 32 kHz, mono
 SHARED = ROOT.parent / "shared"  # real data and weights, beside the project where somebody has put them
 
 
@@ -26,6 +29,31 @@ def shared():
         return SHARED / path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """{clip: {log_mel [21, 128] (every 25th frame), logits [527], embedding [384]}} of ten real clips, one of a class.
+
+    EfficientAT's own PyTorch code made them, with the published weights of mn04_as, from what soundfile reads.
+    """
+    arrays: dict = {}
+    with np.load(ROOT / "tests" / "reference" / "mn04_as.npz") as file:
+        for name in file:
+            clip, _, kind = name.partition("/")
+            arrays.setdefault(CLIPS / f"{clip}.ogg", {})[kind] = file[name]
+    assert len(arrays) == 10
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def real_scene(tmp_path_factory):
+    """A WAV file of 7 s: a rooster, a crying baby, a dog; 32 kHz, mono."""
+    parts = {"1-26806-A-1": 2.5, "1-187207-A-20": 3.0, "1-100032-A-0": 1.5}
+    waves = [soundfile.read(CLIPS / f"{clip}.ogg", int(32000 * seconds))[0] for clip, seconds in parts.items()]
+    path = tmp_path_factory.mktemp("scene") / "scene.wav"
+    soundfile.write(path, np.concatenate(waves), 32000)
+    return path
 
 
 @pytest.fixture

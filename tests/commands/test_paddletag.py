@@ -151,12 +151,12 @@ def test_libraries_find_their_variables(monkeypatch, name):
 
     def load(module):
         environments.append(dict(os.environ))
-        return types.SimpleNamespace(main=None)
+        return types.SimpleNamespace(main=lambda **settings: None)
 
     monkeypatch.setattr(commands.importlib, "import_module", load)
     monkeypatch.setattr(commands.interrupt, "begin", lambda: None)
     monkeypatch.setattr(commands, "ignore_warnings", lambda: None)
-    monkeypatch.setattr(runtime, "run", lambda main: None)
+    monkeypatch.setattr(runtime, "run", lambda main: main())
     for variables in ({}, {"OMP_NUM_THREADS": "7", "GLOG_minloglevel": "0"}):
         monkeypatch.setattr(os, "environ", dict(variables))
         commands.run(name)

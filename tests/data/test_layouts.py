@@ -189,6 +189,18 @@ def test_a_table_for_each_split(make):
     assert column(records, "split") == {"a": "train", "b": "train", "c": "test"}
 
 
+def test_events_of_one_clip_are_its_labels(make):
+    """Rows of a table of events that have one span: only where a clip may have several labels."""
+    settings = "{metadata: a.csv, audio: '{f}', label: l, start: from, end: to, folds: 2}"
+    rows = "f,from,to,l\na.wav,0,2,x\na.wav,0,2,y\na.wav,0,3,z\nb.wav,0,2,x\na.wav,0,2,x\n"
+    records, labels = make(settings, {"a.csv": rows}, "multi_label")
+    assert [(r["id"], r["labels"]) for r in records] == [
+        ("a_0.0-2.0", ["x", "y"]), ("a_0.0-3.0", ["z"]), ("b_0.0-2.0", ["x"])
+    ]  # fmt: skip
+    assert labels == ["x", "y", "z"]
+    assert [r["labels"] for r in make(settings, {"a.csv": rows})[0]] == [["x"], ["y"], ["z"], ["x"], ["x"]]
+
+
 def test_segments_of_files(make):
     settings = "{metadata: a.csv, audio: '{f}', label: l, fold: k, start: from, end: to}"
     header = "f,l,k,from,to\n"

@@ -160,13 +160,12 @@ def test_ast_equals_transformers(shared):
         assert difference(audio.load(shared("data/esc10/audio") / f"{name}.ogg", 16000)) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["dog", "rooster", "clock_tick", "speech_and_telephone"])
-def test_log_mel_of_the_original(name, shared):
+def test_log_mel_of_the_original(reference):
     """What EfficientAT's PyTorch code computes."""
-    with np.load(shared(f"reference/mn04_as_{name}.npz")) as arrays:
-        wave, theirs = arrays["waveform"], arrays["log_mel"].T
-    assert np.abs(frontend.MN.log_mel(wave) - theirs).max() < 1e-4
-    assert np.abs(layer(frontend.MN, wave) - theirs).max() < 1e-4
+    for clip, arrays in reference.items():
+        wave = audio.load(clip, 32000)
+        for ours in (frontend.MN.log_mel(wave), layer(frontend.MN, wave)):
+            assert len(ours) == 500 and np.abs(ours[::25] - arrays["log_mel"]).max() < 1e-4
 
 
 @FRONT_ENDS

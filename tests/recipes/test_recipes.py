@@ -1,5 +1,6 @@
 """Every recipe from its own run.sh, stages 0 to 5, on toy data; and ESC-50's on real sound, where that is at hand."""
 
+import datetime
 import json
 import os
 import re
@@ -52,7 +53,8 @@ def test_esc50_on_toy_data(esc50):
         assert all(clip_id.startswith("1-") for clip_id in scores["ids"].tolist())  # the fold that was held out
     assert (fold / "confusion.png").read_bytes().startswith(b"\x89PNG")
     report = prepared.report_data(fold / "report.html")
-    assert report["metrics"] == metrics
+    assert report["metrics"] == metrics and report["data_set"] == metrics["data_set"] == "d"
+    assert datetime.date.fromisoformat(metrics["date"]) <= datetime.date.today()
     assert len(report["history"]["loss"]) == report["about"]["run"]["config"]["train"]["epochs"]
     wrong = [clip for clip in report["clips"] if clip["top"][0][0] not in clip["labels"]]
     assert len(wrong) == round(96 * (1 - metrics["accuracy"])) and all("sound" in clip for clip in wrong)

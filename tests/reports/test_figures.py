@@ -4,8 +4,10 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.colors import to_hex
 from paddletag.features import frontend
 from paddletag.reports import figures
+from paddletag.reports.look import DARK
 
 
 def curves(figure):
@@ -103,12 +105,20 @@ def test_a_filter_bank_shows_filters_where_they_weigh():
 def test_a_timeline_has_the_strongest_lanes_and_seconds():
     scores = np.array([[0.1, 0.9, 0.0], [0.2, 0.1, 0.0], [0.3, 0.1, 0.05]])
     start = np.array([0.0, 1.0, 2.0])
-    axes = figures.timeline(scores, ["rain", "dog", "cat"], start, start + 1, top=2).axes[0]
+    figure = figures.timeline(scores, ["rain", "dog", "cat"], start, start + 1, top=2, threshold=[0.25, 0.5, 0.01])
+    axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["dog", "rain"]
-    (mesh,) = [drawn for drawn in axes.collections if hasattr(drawn, "get_coordinates")]
-    np.testing.assert_allclose(mesh.get_array(), scores[:, [1, 0]].T)
-    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [0, 1, 2, 3])  # a window's cell begins and ends in s
+    assert [text.get_text() for text in axes.texts] == ["0.90", "0.30", "highest"]
     assert axes.yaxis_inverted()
+    height = {name: np.zeros((2, 3)) for name in ("accent", "lane")}  # of what is drawn, as a share of the lane
+    for patch in axes.patches:
+        values, edges, floor = patch.get_data()
+        np.testing.assert_allclose(edges, [0, 1, 2, 3])  # what a window speaks for begins and ends in s
+        for name, shares in height.items():
+            if to_hex(patch.get_facecolor()) == DARK[name]:
+                shares[int(floor)] += (floor - values) / 0.84
+    np.testing.assert_allclose(height["accent"], [[0.9, 0, 0], [0, 0, 0.3]], atol=1e-9)  # reaches its threshold
+    np.testing.assert_allclose(height["accent"] + height["lane"], scores[:, [1, 0]].T, atol=1e-9)
 
 
 def test_bars_and_lines_have_their_numbers():
@@ -132,7 +142,8 @@ def test_any_label_can_be_drawn(label, tmp_path):
         figures.learning_curve([{"epoch": 1, "lr": 1e-3, "loss": 2.0}], label),
     ):
         figures.save(figure, tmp_path / "a.png")
-        assert 0.001 < (image.imread(tmp_path / "a.png")[..., :3].min(axis=2) < 0.9).mean() < 0.9
+        pixels = image.imread(tmp_path / "a.png")[..., :3]
+        assert 0.001 < (abs(pixels - pixels[0, 0]).max(axis=2) > 0.1).mean() < 0.9
 
 
 def test_nothing_of_the_style_is_left_behind(tmp_path):

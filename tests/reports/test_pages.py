@@ -12,8 +12,6 @@ import numpy as np
 import prepared
 import pytest
 import soundfile
-from paddletag.data import manifest
-from paddletag.features import frontend
 from paddletag.reports import embedded_media
 from paddletag.reports import tagging_page as tagging_pages
 from paddletag.reports.embedded_media import PEAKS
@@ -22,7 +20,6 @@ from paddletag.reports.tagging_page import CLASSES, tagging_page
 from paddletag.runtime import log
 from paddletag.tagging.events import find_events, median_scores
 from paddletag.tagging.labels import choose_labels
-from paddletag.training import metrics
 from PIL import Image
 
 RATE, SECONDS = 32000, 4.0
@@ -79,44 +76,6 @@ def tagged(tmp_path_factory):
     arrays |= {"labels": np.array(labels), "model": np.array("ab" * 32)}
     np.savez(folder / "tags.npz", **arrays)
     return folder / "tags.npz", sound, arrays
-
-
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    """A function: task -> (folder of an evaluated model, prepared folder, scores, targets); hostile labels and ids."""
-
-    def make(task):
-        folder = tmp_path_factory.mktemp(task)
-        model, data, labels = folder / "fold2", folder / "data", [label.replace("\n", " ")[:40] for label in HOSTILE]
-        labels = ["".join(label.splitlines()) for label in labels]
-        model.mkdir()
-        generator, records = np.random.default_rng(2), []
-        targets = np.zeros((30, 4), np.float32)
-        targets[np.arange(30), np.arange(30) % 4] = 1
-        if task == "multi_label":
-            targets[::3, 0] = 1
-        noise = generator.dirichlet(np.ones(4), 30)
-        scores = (0.5 * noise + 0.5 * targets * generator.random((30, 1))).astype(np.float32)
-        for i in range(30):
-            path = data / "audio" / f"{i} <b>#é.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, prepared.tone(300 + 50 * i, 0.5, generator), RATE)
-            names = [labels[k] for k in np.flatnonzero(targets[i])]
-            row = {"id": f"{i}<script>window.hacked = 1</script>", "audio": str(path), "labels": names, "seconds": 0.5}
-            records += [{**row, "fold": 2}, {**row, "id": f"other {i}", "fold": 1}]
-        manifest.write(data, records, labels, [])
-        ids = np.array([record["id"] for record in records if record["fold"] == 2])
-        np.savez(model / "scores.npz", ids=ids, scores=scores, targets=targets, labels=np.array(labels))
-        measured = metrics.evaluate(task, scores, targets, labels)
-        (model / "metrics.json").write_text(json.dumps({"fold": 2, "model": "m1", "data": "d", **measured}))
-        meta = {"backbone": "mn01_as", "labels": labels, "task": task, "clip_seconds": 0.5}
-        meta["front_end"] = frontend.MN.to_dict()
-        meta |= {"run": {"fold": 2, "config": {"train": {"note": HOSTILE[0]}}}, "sha256": "m1"}
-        (model / "model.json").write_text(json.dumps(meta))
-        (model / "history.csv").write_text("epoch,loss,accuracy,lr\n1,2.5,0.25,0.001\n2,nan,0.5,0.0005\n3,1.5,0.75,0\n")
-        return model, data, scores, targets
-
-    return make
 
 
 def source_of(path, size, changed):
@@ -246,7 +205,6 @@ def test_a_page_is_self_contained_and_hostile_names_are_inert(kind):
         "http://www.w3.org/1999/xhtml",
     }
     assert not re.search(r"@import|url\(|innerHTML\s*=\s*data|insertAdjacentHTML|document\.write", code)
-    assert ("Redistribution and use" in page.text("script")[1]) == (kind == "tagging")
 
 
 def test_ten_minutes_weigh_less_than_15_mb(tmp_path):
@@ -261,30 +219,6 @@ def test_ten_minutes_weigh_less_than_15_mb(tmp_path):
     assert size < fixed + (15e6 - fixed) / 10
 
 
-@pytest.mark.parametrize("task", ["single_label", "multi_label"])
-def test_an_evaluation_report_holds_the_mistakes(evaluated, task):
-    model, data, scores, targets = evaluated(task)
-    prepared.call("report", model, "--data", data, "--clips", "3")
-    output = model / "report.html"
-    report = Page(output.read_text(encoding="utf-8")).data
-    clips = report["clips"]
-    wrong = [i for i in range(30) if not targets[i, scores[i].argmax()]]
-    assert 3 < len(wrong) < 30
-    expected = sorted(wrong, key=lambda i: -scores[i].max())
-    assert [int(clip["id"].split("<")[0]) for clip in clips[: len(wrong)]] == expected
-    assert len(clips) == 30
-    assert ["sound" in clip for clip in clips] == [True] * 3 + [False] * 27
-    for clip in clips:
-        i = int(clip["id"].split("<")[0])
-        assert clip["labels"] == np.flatnonzero(targets[i]).tolist()
-        assert [k for k, _ in clip["top"]] == sorted(range(4), key=lambda k: -scores[i, k])
-        if "audio" in clip:
-            path = (model / urllib.parse.unquote(clip["audio"])).resolve()
-            assert path == (data / "audio" / f"{i} <b>#é.wav").resolve() and path.exists()
-    assert report["history"]["loss"] == [2.5, None, 1.5]
-    assert report["metrics"] == json.loads((model / "metrics.json").read_text())
-
-
 def test_a_report_lies_beside_its_result(tagged, tmp_path, monkeypatch):
     npz, sound, _ = tagged
     (tmp_path / "tags").mkdir()
@@ -295,7 +229,7 @@ def test_a_report_lies_beside_its_result(tagged, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "tags").iterdir()) == ["x.y.html", "x.y.npz"]
 
 
-def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
+def test_what_a_user_can_get_wrong(tagged, tmp_path):
     npz, sound, _ = tagged
     output = tmp_path / "r.html"
     message = prepared.refusal("report", npz, "--out", output)
@@ -316,14 +250,6 @@ def test_what_a_user_can_get_wrong(tagged, evaluated, tmp_path):
     broken = tmp_path / "broken.npz"
     np.savez(broken, **{**tagged[2], "scores": tagged[2]["scores"] * np.float32("nan")})
     assert "broken.npz: not a" in prepared.refusal("report", broken, "--audio", sound, "--out", output)
-    model, data, _, _ = evaluated("single_label")
-    assert "--data" in prepared.refusal("report", model, "--out", output)
-    assert "--sound" in prepared.refusal("report", model, "--data", data, "--sound", "link", "--out", output)
-    (model / "scores.npz").write_bytes(b"no")
-    assert "scores.npz: damaged" in prepared.refusal("report", model, "--data", data, "--out", output)
-    results = json.loads((model / "metrics.json").read_text())
-    (model / "metrics.json").write_text(json.dumps({**results, "model": "m2"}))
-    assert "metrics.json: is of an earlier model" in prepared.refusal("report", model, "--data", data, "--out", output)
     assert not output.exists()
 
 
@@ -381,7 +307,7 @@ def test_a_tagging_report_in_a_browser(browser, tagged, tmp_path):
     assert {row[2] for row in rows(page)} == {HOSTILE[3]}
     assert page.locator(".lane").count() == 1
     page.locator("#filter").fill("")
-    assert page.locator(".lane").count() == 12
+    assert page.locator(".lane").count() == len({row[2] for row in rows(page)}) == 4
     page.locator("#more").click()
     assert page.locator(".lane").count() == CLASSES
     page.get_by_role("button", name="Peak").click()
@@ -463,84 +389,24 @@ def test_the_keyboard_is_enough(browser, tagged, tmp_path):
     assert page.faults == []
 
 
-def test_an_evaluation_report_in_a_browser(browser, evaluated):
-    model, data, scores, targets = evaluated("single_label")
-    prepared.call("report", model, "--data", data, "--clips", "2")
-    page = browser(model / "report.html")
-    matrix = metrics.confusion(scores, targets)
-    cells = [[0 if text == "·" else int(text) for text in row[1:]] for row in page.evaluate(TEXTS, "#matrix")]
-    assert np.array_equal(cells, matrix)
-    low, high = metrics.wilson(metrics.evaluate("single_label", scores, targets, list("abcd"))["accuracy"], 30)
-    assert f"{100 * low:.1f} to {100 * high:.1f}" in page.locator(".figures").text_content()
-    i, j = next((i, j) for i, j in np.argwhere(matrix) if i != j)
-    page.locator("#matrix tbody tr").nth(i).locator("td").nth(j).locator("button").click()
-    assert page.locator("#cell .clip").count() == matrix[i, j]
-    sounds = page.locator("section .clips audio")
-    for n in (0, sounds.count() - 1):  # embedded, and beside the report
-        sounds.nth(n).evaluate("a => { a.preload = 'auto'; a.load(); }")
-        until(sounds.nth(n), "a => a.readyState >= 1")
-        assert sounds.nth(n).evaluate("a => a.duration") == pytest.approx(0.5, abs=0.01)
-    for n, paused in ((0, "false,true"), (1, "true,false")):  # one at a time
-        page.evaluate(f"(a => {{ a.loop = true; a.play(); }})(document.querySelectorAll('audio')[{n}])")
-        until(page, f"[...document.querySelectorAll('audio')].slice(0, 2).map((a) => a.paused).join() === '{paused}'")
-    page.get_by_role("button", name="Precision").click()
-    precision = [float(row[3]) for row in page.evaluate(TEXTS, "#classes")]
-    assert precision == sorted(precision, reverse=True) and len(set(precision)) > 1
-    assert page.locator(".curves figure").count() == 3
-    page.locator("summary").click()
-    assert HOSTILE[0] in page.locator(".settings").text_content()
-    assert page.faults == [] and page.evaluate("window.hacked") is None
+def both_widths_and_shades(browser, path):
+    """Check that a report fits a narrow screen, and follows its button and the system from light to dark."""
+    page = browser(path, width=360)
+    page.locator("h1").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    shade = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(shade)
+    page.locator("#theme").click()
+    dark = page.evaluate(shade)
+    assert sum(map(int, re.findall(r"\d+", light))) > 600 > 200 > sum(map(int, re.findall(r"\d+", dark)))
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    assert page.evaluate(shade) == dark and page.faults == []
 
 
-def test_a_report_of_rolled_copies(browser, evaluated, tagged):
-    model, data, scores, targets = evaluated("single_label")
-    results = json.loads((model / "metrics.json").read_text())
-    (model / "metrics.tta3.json").write_text(json.dumps({**results, "tta": 3, "command": "bash run.sh --tta 3"}))
-    with np.load(model / "scores.npz") as arrays:
-        np.savez(model / "scores.tta3.npz", **{**arrays, "scores": targets})  # no mistake, so that the two differ
-    for options in ((), ("--tta", 3)):
-        prepared.call("report", model, "--data", data, *options)
-    plain, rolled = (browser(model / name) for name in ("report.html", "report.tta3.html"))
-    assert "--tta" not in plain.locator("header").text_content()
-    assert "3 copies of each clip, rolled in time (--tta 3)" in rolled.locator("header").text_content()
-    assert "bash run.sh --tta 3" in rolled.locator(".settings").text_content()
-    clips = [Page((model / name).read_text()).data["clips"] for name in ("report.html", "report.tta3.html")]
-    assert clips[0] != clips[1] and plain.faults == rolled.faults == []
-    assert "--tta 5" in prepared.refusal("report", model, "--data", data, "--tta", 5)
-    assert "--tta 0" in prepared.refusal("report", model, "--data", data, "--tta", 0)
-    npz, sound, _ = tagged
-    assert "--tta" in prepared.refusal("report", npz, "--audio", sound, "--tta", 3)
-
-
-def test_several_labels_in_a_browser(browser, evaluated):
-    model, data, scores, targets = evaluated("multi_label")
-    prepared.call("report", model, "--data", data)
-    page = browser(model / "report.html")
-    results = json.loads((model / "metrics.json").read_text())
-    assert f"{results['mAP']:.3f}" in page.locator(".figures").text_content()
-    assert f"{results['mAP_ci'][0]:.3f} to {results['mAP_ci'][1]:.3f}" in page.locator(".figures").text_content()
-    assert page.locator("#matrix").count() == 0
-    wrong = [i for i in range(30) if not targets[i, scores[i].argmax()]]
-    assert page.locator(".clip").count() == min(12, len(wrong))
-    assert page.faults == [] and page.evaluate("window.hacked") is None
-
-
-def test_both_widths_and_both_shades(browser, tagged, evaluated, tmp_path):
+def test_both_widths_and_both_shades(browser, tagged, tmp_path):
     write_tagging(tagged, tmp_path / "r.html")
-    model, data, _, _ = evaluated("single_label")
-    prepared.call("report", model, "--data", data)
-    for path in (tmp_path / "r.html", model / "report.html"):
-        page = browser(path, width=360)
-        page.locator("h1").wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        shade = "getComputedStyle(document.body).backgroundColor"
-        light = page.evaluate(shade)
-        page.locator("#theme").click()
-        dark = page.evaluate(shade)
-        assert sum(map(int, re.findall(r"\d+", light))) > 600 > 200 > sum(map(int, re.findall(r"\d+", dark)))
-        page.emulate_media(color_scheme="dark")
-        page.reload()
-        assert page.evaluate(shade) == dark and page.faults == []
+    both_widths_and_shades(browser, tmp_path / "r.html")
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ from conftest import ROOT
 from paddletag.data import audio
 from paddletag.features import frontend
 from paddletag.models import model_folder, pretrained_weights, registry
-from paddletag.reports import video, video_screen, video_text
+from paddletag.reports import look, video, video_screen, video_text
 from paddletag.reports.spectrogram_image import grey_image
 from paddletag.reports.video_layout import ScreenLayout
 from paddletag.tagging import pipeline
@@ -116,10 +116,10 @@ def test_a_long_sound_is_shown_page_by_page(tmp_path, monkeypatch):
     assert [len(part) for part in parts] == [100, 100, 100]
     np.testing.assert_allclose(np.concatenate(parts), log_mel, atol=1e-5)
     assert high == pytest.approx(log_mel.max(), abs=1e-5) and low == pytest.approx(np.quantile(log_mel, 0.02), abs=1e-5)
-    look = video_screen.Screen(ScreenLayout(SIZE, len(LABELS), 5), "", LABELS)
+    screen = video_screen.Screen(ScreenLayout(SIZE, len(LABELS), 5), "", LABELS, np.full(len(LABELS), 0.3))
     pictures = (grey_image(part, low, high) for part in parts)
-    left, _, right, bottom = look.layout.track
-    for number, frame in enumerate(video.frames(look, arrays, pictures, edges, 10.0, 30)):
+    left, _, right, bottom = screen.layout.track
+    for number, frame in enumerate(video.frames(screen, arrays, pictures, edges, 10.0, 30)):
         luma = frame[: SIZE[0] * SIZE[1]].reshape(SIZE[1], SIZE[0]).astype(int)
         line = luma[bottom - 1, left - 2 : right + 2]  # below the last lane there is nothing but the cursor
         line = line - line.min()
@@ -129,34 +129,56 @@ def test_a_long_sound_is_shown_page_by_page(tmp_path, monkeypatch):
 
 
 def test_bars_are_as_long_as_scores_and_keep_their_rows(decode, tmp_path):
-    scores = np.tile(np.float32([0.9, 0.5, 0.25]), (20, 1))
-    scores[10:] = [0.1, 0.6, 0.75]  # the first and the last change places; no row does
+    scores = np.tile(np.float32([0.5, 0.9, 0.25]), (20, 1))
+    scores[10:] = [0.6, 0.1, 0.75]  # the second was the highest, and is the lowest: it stays in the first row
     sound, npz, arrays = tagged(tmp_path, 2.0, scores=scores)
+    thresholds = np.float32([0.55, 0.3, 0.3])
+    np.savez(npz, **arrays, thresholds=thresholds)
     render(sound, npz, tmp_path / "out.mp4", "--fps", 10, "--top_k", 3)
     frames = decode(tmp_path / "out.mp4")
+    order = [1, 2, 0]  # as on pages: by the highest score of the file
+    assert look.class_order(scores).tolist() == order
     left, top, right, bottom = ScreenLayout(SIZE, 3, 3).bars
-    for number, expected in ((5, [0.9, 0.5, 0.25]), (18, [0.1, 0.6, 0.75])):
+    for number in (5, 18):
         rows = np.split(frames[number, top:bottom, left:right], [(bottom - top) // 3, 2 * (bottom - top) // 3])
-        for row, score in zip(rows, expected, strict=True):
+        for row, k in zip(rows, order, strict=True):
+            score = scores[number, k]
             line = row[len(row) // 2]
-            full = len(near(line, video_screen.ACCENT if score >= 0.3 else video_screen.LANE)[0])
+            full = len(near(line, video_screen.ACCENT if score >= thresholds[k] else video_screen.LANE)[0])
             rest = len(near(line, video_screen.LINE, 8)[0])
             assert full / (full + rest) == pytest.approx(score, abs=0.02)
 
 
+def test_lanes_are_bright_where_the_threshold_is_reached(tmp_path):
+    layout = ScreenLayout(SIZE, 2, 2)
+    screen = video_screen.Screen(layout, "", LABELS[:2], np.array([0.5, 0.8]))
+    left, _, right, _ = layout.track
+    curves = np.repeat(np.float32([[0.7, 0.7, 0.2], [0.1, 0.9, 0.7]]), -(-(right - left) // 3), axis=1)
+    curves = curves[:, : right - left]
+    page = np.asarray(screen.page(grey_image(np.zeros((9, 128)), 0, 1), (0, 3), [0, 1], curves))
+    for n, threshold in enumerate((0.5, 0.8)):
+        bottom = layout.lanes_top + (n + 1) * layout.lane_height - layout.px(4) - 1
+        bright = np.zeros(right - left, bool)
+        bright[near(page[bottom, left:right], video_screen.ACCENT, 4)] = True
+        assert np.array_equal(bright, curves[n] >= threshold)
+
+
 def test_classes_keep_their_rows():
-    assert video.keep_rows([4, 7, 1], [7, 4, 2]) == [4, 7, 2]
-    assert video.keep_rows([4, 7, 1], [1, 7, 4]) == [4, 7, 1]
-    assert video.keep_rows([4, 7, 1], [9, 8, 7]) == [9, 7, 8]
+    rank, limits = np.arange(6), np.full(6, 0.3)
+    assert video.keep_rows([0, 2, 4], np.array([0.1, 0.9, 0.0, 0.2, 0.05, 0.2]), limits, rank) == [0, 1, 4]
+    assert video.keep_rows([0, 2, 4], np.array([0.1, 0.29, 0.0, 0.2, 0.05, 0.2]), limits, rank) == [0, 2, 4]
+    assert video.keep_rows([0, 2, 4], np.array([0.5, 0.4, 0.6, 0.45, 0.7, 0.2]), limits, rank) == [0, 2, 4]
+    everything = np.array([0.1, 0.9, 0.0, 0.8, 0.2, 0.7])
+    assert video.keep_rows([0, 2, 4], everything, limits, rank[::-1]) == [5, 3, 1]
 
 
 def test_a_bar_glides_to_its_length(tmp_path):
     sound, _, arrays = tagged(tmp_path, 2.0, scores=np.repeat(np.float32([[0.2], [0.8]]), 10, axis=0))
-    look = video_screen.Screen(ScreenLayout(SIZE, 1, 1), "", LABELS[:1])
-    lengths, draw = [], look.bars
-    look.bars = lambda rows: lengths.append(rows[0][1]) or draw(rows)
+    screen = video_screen.Screen(ScreenLayout(SIZE, 1, 1), "", LABELS[:1], np.array([0.3]))
+    lengths, draw = [], screen.bars
+    screen.bars = lambda rows: lengths.append(rows[0][1]) or draw(rows)
     pictures = iter([grey_image(np.zeros((9, 128)), 0, 1)])
-    list(video.frames(look, arrays, pictures, np.array([0, 2.0]), 100.0, 200))
+    list(video.frames(screen, arrays, pictures, np.array([0, 2.0]), 100.0, 200))
     assert lengths[0] == pytest.approx(0.2) and lengths[-1] == pytest.approx(0.8)
     assert len(lengths) >= 6 and np.diff(lengths).min() > -1e-6
 
@@ -219,7 +241,7 @@ def test_a_film_without_picture_is_a_sound(ffmpeg, decode, tmp_path):
     ffmpeg("-i", path, "-vn", "-c:a", "copy", tmp_path / "sound.mka")
     render(tmp_path / "sound.mka", npz, tmp_path / "out.mp4")
     top = ScreenLayout(SIZE, 2, 5).lanes_top
-    assert len(near(decode(tmp_path / "out.mp4")[10, top : top + 10], video_screen.LANE)[0]) > 500
+    assert len(near(decode(tmp_path / "out.mp4")[10, top : top + 10], video_screen.ACCENT)[0]) > 500
 
 
 NAMES = ["-y", "concat:a", "a'b\"c\nd%d:e;[f],=$(g)\\", "café 猫", os.fsdecode(b"\xff\xfe")]
@@ -282,7 +304,7 @@ def test_a_real_scene(shared, ffmpeg, decode, tmp_path, monkeypatch):
     pretrained_weights.install("mn04_as", entry.url, entry.sha256, source=shared("weights/mn04_as_mAP_432.pt"))
     sound = shared("data/tagging/R9_ZSCveAHg_7s.wav")
     seen, keep_rows = set(), video.keep_rows
-    monkeypatch.setattr(video, "keep_rows", lambda rows, best: seen.update(best) or keep_rows(rows, best))
+    monkeypatch.setattr(video, "keep_rows", lambda *args: seen.update(keep_rows(*args)) or keep_rows(*args))
     prepared.call("render_video", sound, "--out", tmp_path / "out.mp4")
     assert abs(len(decode(tmp_path / "out.mp4", (1280, 720))) / 25 - audio.probe(sound).seconds) <= 1 / 25
     assert {"Speech", "Alarm clock"} <= {registry.audioset_labels()[k] for k in seen}

@@ -1,6 +1,7 @@
 """Exported models against Paddle with the front end of tagging: any length and batch, metadata, refusals, the cache."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 from paddletag import runtime
+from paddletag.data import audio
 from paddletag.features import frontend
-from paddletag.models import model_folder, registry
+from paddletag.models import model_folder, pretrained_weights, registry
 from paddletag.tagging import onnx_engine, onnx_session, pipeline, scoring
+from paddletag.tagging.tagger import open_predictor
 from prepared import call, refusal
 from small_models import LABELS, SECONDS, lively, save, waves
 
@@ -192,21 +196,29 @@ def test_other_weights_than_the_description_tells_are_refused(mn, tmp_path):
         onnx_engine.predictor(tmp_path)
 
 
-def test_reference_scores_of_the_original(shared, tmp_path, monkeypatch):
+def test_reference_scores_of_the_original(reference, tmp_path):
     """The published weights, exported, against EfficientAT's own code: 1e-3 after the sigmoid."""
-    from paddletag.models import pretrained_weights
-
-    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
-    entry = registry.entry("mn04_as")
-    pretrained_weights.install("mn04_as", entry.url, entry.sha256, source=shared("weights/mn04_as_mAP_432.pt"))
     call("export", "--model", "mn04_as", "--out", tmp_path / "mn04.onnx")
     session = onnx_session.session(str(tmp_path / "mn04.onnx"))
-    files = sorted(shared("reference").glob("mn04_as_*.npz"))
-    assert files
-    for file in files:
-        reference = np.load(file)
-        found = session.run(["scores"], {"waveform": reference["waveform"].reshape(1, -1)})[0][0]
-        np.testing.assert_allclose(found, 1 / (1 + np.exp(-reference["logits"].ravel())), rtol=0, atol=1e-3)
+    for clip, arrays in reference.items():
+        found = session.run(["scores"], {"waveform": audio.load(clip, 32000)[None]})[0][0]
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(-arrays["logits"])), rtol=0, atol=1e-3)
+
+
+def test_the_graph_in_the_package(reference, no_paddle, tmp_path):
+    """It is that of the weights beside it, gives the original's scores, and is what tags on a CPU: without Paddle."""
+    graph = pretrained_weights.bundled_graph("mn04_as")
+    metadata = onnx_session.session(str(graph)).get_modelmeta().custom_metadata_map
+    assert metadata["weights_sha256"] == model_folder.describe_model("mn04_as")["sha256"]
+    predict = open_predictor("mn04_as", embeddings=True)
+    for clip, arrays in reference.items():
+        found = predict(registry.entry("mn04_as").front_end.log_mel(audio.load(clip, 32000))[None])
+        np.testing.assert_allclose(found["scores"][0], 1 / (1 + np.exp(-arrays["logits"])), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found["embeddings"][0], arrays["embedding"], rtol=0, atol=1e-3)
+    command = [sys.executable, "-m", "paddletag", "tag", next(iter(reference))]
+    environment = {"PYTHONPATH": f"{no_paddle}:{ROOT / 'local'}", "PADDLETAG_HOME": str(tmp_path / "none")}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
 
 
 @pytest.mark.parametrize("package", onnx_session.EXPORT)

@@ -8,16 +8,14 @@ import sys
 import threading
 import time
 import types
-from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import CLIPS, ROOT
 from paddletag.data import audio
 from paddletag.data.microphone import microphone
 from paddletag.features import frontend
-from paddletag.models import pretrained_weights, registry
 from paddletag.runtime import UserError
 from paddletag.tagging import live
 from paddletag.tagging.events import find_events
@@ -197,19 +195,9 @@ class Pipe(subprocess.Popen):
             self.lines.append((time.monotonic(), line.decode()))
 
 
-@pytest.fixture
-def backbone(shared, tmp_path, monkeypatch):
-    """mn04_as in a cache of its own."""
-    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path / "cache"))
-    entry = registry.entry("mn04_as")
-    convert = partial(registry.convert, entry.name)
-    source = shared("weights/mn04_as_mAP_432.pt")
-    pretrained_weights.install(entry.name, entry.url, entry.sha256, source=source, convert=convert)
-
-
-def test_latency_at_real_time(shared, backbone, record_property):
+def test_latency_at_real_time(record_property):
     """A rooster after a second of silence, through a pipe at the speed of sound: told within 1.5 s of its first cry."""
-    clip = audio.load(shared("data/esc10/audio/1-26806-A-1.ogg"), 32000)[: 32000 * 3]
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
     wave = np.concatenate([np.zeros(32000, np.float32), clip])
     first = np.flatnonzero(np.abs(wave) > 0.02)[0] / 32000
     with Pipe("--json") as process:
@@ -231,8 +219,8 @@ def test_latency_at_real_time(shared, backbone, record_property):
     assert sorted(onsets) == sorted(offsets)  # all are over at the end
 
 
-def test_ctrl_c_ends_it(shared, backbone):
-    clip = audio.load(shared("data/esc10/audio/1-26806-A-1.ogg"), 16000)[: 16000 * 3]
+def test_ctrl_c_ends_it():
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 16000)[: 16000 * 3]
     with Pipe("--pcm_rate", 16000, "--pcm_format", "f32le") as process:
         process.stdin.write(clip.astype("<f4").tobytes())
         for _ in range(100):
@@ -247,9 +235,9 @@ def test_ctrl_c_ends_it(shared, backbone):
     assert any(" + Chicken, rooster" in line for line in lines) and any(" - Chicken, rooster" in line for line in lines)
 
 
-def test_a_wav_stream_knows_its_rate(shared, backbone, tmp_path):
+def test_a_wav_stream_knows_its_rate(tmp_path):
     """Piped at once and in another rate: the events are those of the same sound as PCM, in the same places."""
-    clip = audio.load(shared("data/esc10/audio/1-26806-A-1.ogg"), 32000)[: 32000 * 3]
+    clip = audio.load(CLIPS / "1-26806-A-1.ogg", 32000)[: 32000 * 3]
     soundfile.write(tmp_path / "a.wav", clip, 32000)
     results = []
     for data in ((tmp_path / "a.wav").read_bytes(), (clip * 32768).clip(-32768, 32767).round().astype("<i2").tobytes()):
@@ -262,7 +250,7 @@ def test_a_wav_stream_knows_its_rate(shared, backbone, tmp_path):
     assert results[0] == results[1] and results[0]
 
 
-def test_script_refuses(shared, backbone, monkeypatch):
+def test_script_refuses(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert "sounddevice" in refusal("audio_tag", "--stream", "mic")
     assert "--hop_duration 3.0: " in refusal("audio_tag", "--stream", "--hop_duration", 3)

@@ -4,6 +4,7 @@ scores.npz holds every clip's scores, confusion.png the confusion matrix (of one
 of it in a browser, with the sound of the mistakes. With --tta 5 they are metrics.tta5.json and so on.
 """
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def main() -> None:
     scores = mean_scores(folders, members, records, args.tta)
     if rank:
         return
-    details = {**identity, "command": runtime.command()}
+    details = {**identity, "command": runtime.command(), "data_set": manifest.data_set_name(args.data)}
+    details["date"] = datetime.date.today().isoformat()
     if text := crossing_groups(clips):
         details["crossing"] = text
     write(files, details, scores, folders, metas[0]["task"], records, labels)
@@ -124,7 +126,8 @@ def write(
         metrics["confused"] = measures.most_confused(matrix, labels)
         figure = figures.confusion(matrix, labels, f"{title.capitalize()}: {headline(metrics)}")
         figures.save(figure, picture)
-    page = evaluation_page({"metrics": metrics, **arrays}, folders, records, metrics_file.parent)
+    evaluation = {"metrics": metrics, **arrays}
+    page = evaluation_page(evaluation, folders, records, metrics_file.parent, details["data_set"])
     write_text(report_file, page)
     write_json(metrics_file, metrics)  # the last: it says that all are there
     result = f"{title}: {headline(metrics)}{interval(metrics)}"

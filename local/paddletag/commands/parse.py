@@ -130,7 +130,7 @@ def parse(
         results[".html"] = tagging_page(arrays, sound, folder, *limits, **options)
     if "png" in args.format:
         times = arrays["start"], arrays["end"]
-        results[".png"] = figures.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem)
+        results[".png"] = figures.timeline(arrays["scores"], arrays["labels"], *times, args.top_k, file.stem, limits[0])
     if wanted := [name for name in FORMATS if name in args.format]:
         events = sound_events(arrays, file, args.audio, wanted, find_events(arrays, *limits, **options))
         results |= {FORMATS[name].ending: FORMATS[name].write([events], False) for name in wanted}

@@ -31,7 +31,7 @@ def main() -> None:
     model = parser.group("an evaluated model")
     model.add_argument("--data", help="the prepared folder, for the clips' sound")
     model.add_argument("--tta", type=int, default=1, help="which evaluation: that with this --tta")
-    model.add_argument("--clips", type=int, default=CLIPS, help="mistakes whose sound is embedded")
+    model.add_argument("--clips", type=int, default=CLIPS, help="clips whose sound is embedded")
     args = parser.parse_args()
     runtime.start_log()
     source = Path(args.source)
@@ -43,7 +43,8 @@ def main() -> None:
     if is_model:
         records, _ = manifest.read(args.data)
         evaluation = evaluation_files.read_evaluation(source, args.tta)
-        text = evaluation_page(evaluation, [source], records, output.parent, args.clips)
+        data_set = manifest.data_set_name(args.data)
+        text = evaluation_page(evaluation, [source], records, output.parent, data_set, args.clips)
     else:
         arrays = result_files.read_result(source, seconds=True)
         columns = choose_labels(arrays["labels"], args.classes)

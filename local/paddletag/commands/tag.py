@@ -244,7 +244,7 @@ def refuse_unused_options(args: argparse.Namespace, historical: bool) -> None:
         raise UserError("--output: is one table of all sounds, --output_dir a file for each: give one of them")
     if args.format and not tables and not pages:
         refuse(args, ["top_k", "labels"], "chooses labels, but npz files hold all: see --format, and paddletag parse")
-    if (historical or args.json or args.format) and not tables and not args.report and args.given & set(EVENT_OPTIONS):
+    if (historical or args.json or args.format) and not tables and not pages and args.given & set(EVENT_OPTIONS):
         what = "npz files and windows have none: see --format csv, and paddletag parse"
         raise UserError(f"--threshold, --low_threshold: are of events; {what}")
     if "hop_duration" in args.given and not args.sample_duration:

@@ -100,6 +100,12 @@ def write(
     _write_lines(Path(data) / NAME, records)
 
 
+def data_set_name(data: File) -> str:
+    """What texts call the prepared folder `data`: its name, or that of the folder it is in where it is only "data"."""
+    path = Path(os.path.abspath(data))
+    return path.parent.name if path.name == "data" else path.name
+
+
 def read(data: File, with_rejected: bool = False) -> tuple[list[Record], list[str]]:
     """(records, labels) of the prepared folder `data`; clips that stage 1 could not decode are left out.
 

@@ -33,7 +33,17 @@ def read_table(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
             what = f"{where}: the label (column {settings.label!r})"
             names = label_names(fields[settings.label], config.task, what)
             rows.append(Row(where, str(raw / audio_path(settings.audio, fields, table)), names, fields, split))
-    return rows, roles
+    return _join_labels(rows, settings.label) if config.task == "multi_label" else rows, roles
+
+
+def _join_labels(rows: list[Row], column: str) -> list[Row]:
+    """Rows that differ in the label `column` alone, as in tables of events, become one row with all their labels."""
+    joined: dict[tuple, Row] = {}
+    for row in rows:
+        key = row.path, row.split, *{**row.fields, column: None}.values()
+        names = joined.setdefault(key, row).names
+        names += [name for name in row.names if name not in names]
+    return list(joined.values())
 
 
 def read_paths(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -> tuple[list[Row], Roles]:

@@ -160,9 +160,9 @@ class Answers:
     def _write_film(self, path: File, arrays: Arrays) -> None:
         from paddletag.reports import video  # brings matplotlib
 
-        arrays, _, _ = self._chosen(arrays)
+        arrays, high, _ = self._chosen(arrays)
         output = output_path(self.wanted.folder, self.names[path], FILM)
-        video.render(path, arrays, output, top_k=self.wanted.top_k or LABELS)
+        video.render(path, {**arrays, "thresholds": high}, output, top_k=self.wanted.top_k or LABELS)
         _tell(output, "the film")
 
 

@@ -15,6 +15,7 @@ from paddletag.tagging.windows import LogMelStream
 from paddletag.type_aliases import File
 
 PEAKS, COLUMNS = 4000, 3000  # points of the waveform, columns of the spectrogram, at most
+THUMBNAIL = 240, 48  # columns and rows of a small spectrogram, at most
 LONGER = 60  # seconds beyond the expected end after which no more is decoded
 
 
@@ -86,6 +87,13 @@ def spectrogram_png(log_mel: np.ndarray) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def thumbnail_png(wave: np.ndarray) -> bytes:
+    """The log-mel of a waveform [N] at the rate of FRONT_END as a small PNG, low frequencies at the bottom."""
+    stream = LogMelStream(FRONT_END)
+    log_mel = _pool(np.concatenate([stream.feed(wave), stream.finish()]), THUMBNAIL[0])
+    return spectrogram_png(_pool(log_mel.T, THUMBNAIL[1]).T)
 
 
 def ogg_bytes(wave: np.ndarray) -> bytes:

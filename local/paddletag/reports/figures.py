@@ -8,18 +8,22 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 
 from paddletag import runtime
 from paddletag.files import atomic
+from paddletag.reports.look import DARK, class_order
 from paddletag.tagging.events import window_spans
+from paddletag.tagging.labels import THRESHOLD
 from paddletag.type_aliases import File
 
 # Colours that the colour-blind can tell apart (Okabe & Ito 2008).
@@ -27,6 +31,11 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 BLUE, ORANGE = COLORS[:2]
 WIDTH = 6.4  # inches at 120 dpi: what a page of text or a notebook shows without scaling
 POINTS = 2000  # columns of a waveform, more than there are pixels
+_DARK_STYLE = {  # of the timeline, which looks as a video does
+    "figure.facecolor": DARK["panel"], "savefig.facecolor": DARK["panel"], "axes.facecolor": DARK["panel"],
+    "axes.edgecolor": DARK["line"], "axes.labelcolor": DARK["faint"], "text.color": DARK["text"], "axes.grid": False,
+    "xtick.color": DARK["faint"], "ytick.color": DARK["text"], "axes.spines.left": False, "axes.spines.bottom": False,
+}  # fmt: skip
 CHINESE = (  # fonts with Chinese characters, for labels that have them, where one is installed
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei",
     "Microsoft YaHei", "PingFang SC", "Droid Sans Fallback",
@@ -124,25 +133,45 @@ def timeline(
     end: np.ndarray,
     top: int = 8,
     title: str = "",
+    threshold: float | np.ndarray = THRESHOLD,
 ) -> Figure:
-    """Tagging over time: scores [N, C] of windows from `start` to `end` [N] in seconds, a lane for each of the `top`
-    classes with the highest peaks. Each window colours what it speaks for (`window_spans`).
+    """Tagging over time, as pages and videos show it: scores [N, C] of windows from `start` to `end` [N] in seconds.
+
+    A lane for each of the first `top` classes of `class_order`, 0 to 1 high, with its highest score at the right. Each
+    window has what it speaks for (`window_spans`), and is bright where it reaches `threshold` (a number, or [C]).
     """
-    order = np.argsort(-scores.max(0), kind="stable")[:top]
+    order = class_order(scores)[:top]
+    high = np.broadcast_to(np.asarray(threshold, np.float32), np.shape(scores)[1])
     first, until = window_spans(start, end)
-    with _style():
-        figure, axes = _axes(1.1 + 0.24 * len(order), title)
-        image = axes.pcolormesh(
-            np.append(first[:1], until), np.arange(len(order) + 1) - 0.5, scores[:, order].T, cmap="Blues",
-            vmin=0, vmax=1, linewidth=0, rasterized=True,
-        )  # fmt: skip
+    edges = np.append(first[:1], until)
+    with _style(), matplotlib.rc_context(_DARK_STYLE):
+        figure, axes = _axes(0.95 + 0.3 * len(order), title)
+        place: dict[str, Any] = {
+            "xytext": (6, 0),
+            "textcoords": "offset points",
+            "va": "center",
+            "color": DARK["faint"],
+        }
+        for row, k in enumerate(order):
+            values, floor = scores[:, k].clip(0, 1), row + 0.42  # the axis goes down; a lane is 0.84 high
+            reached = np.float32(scores[:, k]) >= high[k]
+            axes.fill_between(edges[[0, -1]], floor - 0.84, floor, color=DARK["page"], linewidth=0)
+            for chosen, name in ((~reached, "lane"), (reached, "accent")):
+                if name == "accent":
+                    shade = np.where(reached, floor - 0.84, floor)
+                    axes.stairs(shade, edges, baseline=floor, fill=True, color=DARK["shade"], linewidth=0)
+                level = np.where(chosen, floor - 0.84 * values, floor)
+                axes.stairs(level, edges, baseline=floor, fill=True, color=DARK[name], linewidth=0)
+            axes.annotate(f"{values.max():.2f}", (edges[-1], row), annotation_clip=False, **place)
+        axes.annotate("highest", (edges[-1], -0.5), annotation_clip=False, **{**place, "va": "bottom", "fontsize": 8})
         axes.set_yticks(range(len(order)), [_name(labels[k]) for k in order])
         axes.tick_params(axis="y", length=0)
-        axes.hlines(np.arange(1, len(order)) - 0.5, first[0], until[-1], color="w", linewidth=2)
-        axes.invert_yaxis()
-        axes.grid(False)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlabel("time in s")
-        figure.colorbar(image, label="score", pad=0.02)
+        parts = [Patch(color=DARK["accent"]), Patch(color=DARK["lane"])]
+        names = ["score that reaches the threshold", "score below it"]
+        figure.legend(parts, names, loc="outside lower left", ncols=2, fontsize=8, labelcolor=DARK["faint"])
     return figure
 
 

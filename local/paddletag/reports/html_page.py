@@ -1,6 +1,6 @@
 """One HTML file with everything in it: a browser shows it offline, and it needs no other file.
 
-A page is templates/report.html with the shared style and script, those of its kind, and its data as JSON.
+A page is templates/report.html with the shared style and scripts, those of its kind, and its data as JSON.
 """
 
 import html
@@ -9,22 +9,31 @@ import re
 from pathlib import Path
 from typing import Any
 
+from paddletag.reports.look import css_colours
+
 TEMPLATES = Path(__file__).parent / "templates"
-_LICENCE = "/*\n{}*/"  # it asks to be in all that is made of the player
+PARTS = {  # of templates/: styles and scripts of each kind of page, in their order
+    "tagging": (
+        "report.css", "tagging.css",
+        "report.js", "tagging_events.js", "tagging_files.js", "tagging_player.js", "tagging_editor.js", "tagging.js",
+    ),
+    "evaluation": (
+        "report.css", "evaluation.css", "report.js", "evaluation_clips.js", "evaluation_charts.js", "evaluation.js",
+    ),
+}  # fmt: skip
 
 
 def build_page(kind: str, title: str, data: Any) -> str:
     """HTML from the templates: nothing in `title` and `data` is taken for markup, whatever it holds.
 
-    kind: "tagging" or "evaluation", whose script reads `data`, which must be fit for JSON.
+    kind: "tagging" or "evaluation", whose scripts read `data`, which must be fit for JSON.
     """
-    scripts = ["report.js", f"{kind}.js"]
-    player = [_LICENCE.format(_template("wavesurfer.LICENSE.txt")), _template("wavesurfer.min.js")]
+    styles, scripts = ([name for name in PARTS[kind] if name.endswith(end)] for end in (".css", ".js"))
     parts = {
         "title": html.escape(_printable(title)),
         "data": embedded_json(data),
-        "style": _template("report.css"),
-        "script": "\n".join([*(player if kind == "tagging" else ()), *map(_template, scripts)]),
+        "style": "\n".join([css_colours(), *map(_template, styles)]),
+        "script": "\n".join(map(_template, scripts)),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _template("report.html"))
 

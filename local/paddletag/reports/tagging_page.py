@@ -7,6 +7,7 @@ import numpy as np
 
 from paddletag.reports.embedded_media import base64_text, relative_url, spectrogram_png, summarize_sound
 from paddletag.reports.html_page import build_page
+from paddletag.reports.look import class_order
 from paddletag.reports.spectrogram_image import frequency_marks
 from paddletag.tagging import result_files
 from paddletag.tagging.events import event_timing
@@ -30,8 +31,8 @@ def tagging_page(
     """The HTML of a tagging result (as `read_result` gives it, with seconds) and the file `sound` that it is of.
 
     Its events are those that `find_events` finds with `threshold`, `low` (numbers, or arrays [C]) and `options`
-    (min_duration, min_gap, overlap). The page can move the threshold that most classes have; classes with another one
-    keep theirs, and a lower threshold that equals the class's threshold moves with it.
+    (min_duration, min_gap, overlap). The page can move the threshold that most classes have, if several have the same;
+    classes with another one keep theirs, and a lower threshold that equals the class's threshold moves with it.
 
     link: refer to the sound by its path from `folder`, where the report will lie, instead of embedding it as Ogg Vorbis
     (some 0.6 MB a minute); None: refer to what is longer than EMBEDDED. AudioError for a sound that cannot be read;
@@ -64,15 +65,17 @@ def _classes(arrays: Arrays, threshold: float | np.ndarray, low: float | np.ndar
     low = high if low is None else np.broadcast_to(np.asarray(low, float), peaks.shape)
     values, counts = np.unique(high, return_counts=True)
     common = values[counts.argmax()]  # what most classes have
-    order = np.argsort(-peaks, kind="stable")
+    order = class_order(scores)
     keep = (np.arange(len(order)) < CLASSES) | (peaks >= high.astype(np.float32))[order]
     kept, left_out = order[keep], order[~keep]
     return {
         "labels": [str(label) for label in arrays["labels"][kept]],
+        "columns": kept.tolist(),
         "classes": len(peaks),
         "left_out_peak": float(peaks[left_out[high[left_out] == common]].max(initial=0)),
         "scores": base64_text(np.ascontiguousarray(scores[:, kept].T).tobytes()),  # float32 [classes, windows]
         "threshold": float(common),
+        "movable": bool(counts.max() > 1 or len(peaks) == 1),
         "own": [None if high[k] == common else float(high[k]) for k in kept],  # thresholds
         "low": [None if low[k] == high[k] else float(low[k]) for k in kept],
     }

@@ -14,6 +14,7 @@ from PIL import Image  # matplotlib brings it
 from paddletag import runtime
 from paddletag.data import audio
 from paddletag.files import atomic
+from paddletag.reports.look import class_order
 from paddletag.reports.spectrogram_image import DARKEST, FRONT_END, grey_image
 from paddletag.reports.video_encoder import encoder, has_picture
 from paddletag.reports.video_frame import Frame
@@ -21,6 +22,7 @@ from paddletag.reports.video_layout import ScreenLayout
 from paddletag.reports.video_screen import ACCENT, WARM, Screen, clock_text
 from paddletag.tagging import result_files
 from paddletag.tagging.events import window_spans
+from paddletag.tagging.labels import THRESHOLD
 from paddletag.tagging.windows import LogMelStream
 from paddletag.type_aliases import Arrays, File
 
@@ -48,7 +50,8 @@ def render(
     film = Path(path).suffix.lower() in audio.VIDEO and has_picture(program, path)
     labels = [str(label) for label in arrays["labels"]]
     layout = ScreenLayout(size, len(labels), top_k, film)
-    screen = Screen(layout, Path(path).name, labels)
+    thresholds = np.broadcast_to(arrays.get("thresholds", THRESHOLD), len(labels))
+    screen = Screen(layout, Path(path).name, labels, thresholds)
     count = max(1, int(np.ceil(round(seconds * fps, 6))))
     edges = np.linspace(0, seconds, max(1, round(seconds / PAGE_SECONDS)) + 1)
     pictures = (grey_image(log_mel, low, high) for log_mel in spectrograms(path, edges))
@@ -105,6 +108,7 @@ def frames(
     _, offsets = window_spans(arrays["start"], arrays["end"])
     scores, seconds = arrays["scores"].clip(0, 1), edges[-1]
     still, frame = Frame(layout.size), Frame(layout.size)
+    rank = np.argsort(class_order(scores))  # of each class, among lanes and bars
     page = -1
     rows: list[int] = []  # the class of each bar
     drawn: dict[str, Any] = {}  # what the bars and the clock of the page show
@@ -114,11 +118,10 @@ def frames(
             page, drawn = page + 1, {}
             begin, end = edges[page : page + 2].tolist()
             windows = window_at(offsets, np.linspace(begin, end, layout.track[2] - layout.track[0]))
-            peaks = scores[windows[0] : windows[-1] + 1].max(0)
-            lanes = np.argsort(-peaks, kind="stable")[: layout.lane_count]
-            still.paste(screen.page(next(pictures), (begin, end), lanes.tolist(), scores[windows][:, lanes].T), (0, 0))
-        best = np.argsort(-scores[window_at(offsets, now)], kind="stable")[: layout.top_k].tolist()
-        rows = keep_rows(rows, best) if rows else best
+            strongest = class_order(scores[windows[0] : windows[-1] + 1])
+            lanes, rows = (sorted(strongest[:n].tolist(), key=rank.item) for n in (layout.lane_count, layout.top_k))
+            still.paste(screen.page(next(pictures), (begin, end), lanes, scores[windows][:, lanes].T), (0, 0))
+        rows = keep_rows(rows, scores[window_at(offsets, now)], screen.thresholds, rank)
         bars = list(zip(rows, bar_lengths(scores, offsets, rows, now), strict=True))
         clock = f"{clock_text(now)} / {clock_text(seconds)}"
         if drawn.get("bars") != bars:
@@ -141,10 +144,18 @@ def window_at(offsets: np.ndarray, seconds: float | np.ndarray) -> np.ndarray:
     return np.searchsorted(offsets, seconds, side="right").clip(max=len(offsets) - 1)
 
 
-def keep_rows(rows: Sequence[int], best: Sequence[int]) -> list[int]:
-    """The classes of `best` in rows: those that `rows` has stay in theirs, the others take what becomes free."""
-    new = iter([k for k in best if k not in rows])
-    return [k if k in best else next(new) for k in rows]
+def keep_rows(rows: Sequence[int], scores: np.ndarray, thresholds: np.ndarray, rank: np.ndarray) -> list[int]:
+    """The classes of the bars at a moment, in the order of `rank` [C], from those before: `rows`.
+
+    They stay, but for the lowest ones, which make room for others whose scores [C] reach their thresholds [C].
+    """
+    kept = list(rows)
+    new = [k for k in np.argsort(-scores, kind="stable").tolist() if scores[k] >= thresholds[k] and k not in kept]
+    for k in new:
+        lowest = min(kept, key=lambda kept_class: scores[kept_class])
+        if scores[k] > scores[lowest]:
+            kept[kept.index(lowest)] = k
+    return sorted(kept, key=rank.item)
 
 
 def bar_lengths(scores: np.ndarray, offsets: np.ndarray, classes: Sequence[int], now: float) -> list[float]:

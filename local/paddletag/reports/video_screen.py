@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw  # matplotlib brings it
 
+from paddletag.reports.look import DARK
 from paddletag.reports.spectrogram_image import add_colours, frequency_marks
 from paddletag.reports.video_layout import Box, ScreenLayout
 from paddletag.reports.video_text import draw_text
-from paddletag.tagging.labels import THRESHOLD
 
-PAGE, PANEL, LINE, TEXT, FAINT = "#14171b", "#1d2127", "#363d46", "#e8ebee", "#a0a9b3"  # the reports', dark
-ACCENT, LANE, WARM = "#62b0f5", "#4f88bb", "#ffa45c"
+PAGE, PANEL, LINE, TEXT, FAINT = (DARK[name] for name in ("page", "panel", "line", "text", "faint"))
+ACCENT, LANE, SHADE, WARM = (DARK[name] for name in ("accent", "lane", "shade", "warm"))
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)  # seconds between marks
 
 
@@ -29,11 +29,13 @@ class EmptyRow(NamedTuple):
 class Screen:
     """A picture of sound, scores and time, in parts: what stands still for some time, the bars, and the clock.
 
-    layout: where they go. labels: those of the scores' classes [C].
+    layout: where they go. labels: those of the scores' classes [C]. thresholds [C]: a score that reaches its class's
+    is bright.
     """
 
-    def __init__(self, layout: ScreenLayout, title: str, labels: Sequence[str]) -> None:
+    def __init__(self, layout: ScreenLayout, title: str, labels: Sequence[str], thresholds: np.ndarray) -> None:
         self.layout, self.title, self.labels = layout, title, labels
+        self.thresholds = np.asarray(thresholds, np.float32)
         self._cached_row = functools.lru_cache(64)(self._row)
         self._cached_score = functools.lru_cache(256)(self._score)
 
@@ -56,7 +58,7 @@ class Screen:
             draw.rectangle((film[0], film[1], film[2] - 1, film[3] - 1), fill="black")
         self._draw_spectrogram(image, draw, picture)
         for n, (k, curve) in enumerate(zip(lanes, curves, strict=True)):
-            self._draw_lane(image, draw, n, self.labels[k], curve)
+            self._draw_lane(image, draw, n, k, curve)
         self._draw_ruler(draw, span[0], span[1])
         return image
 
@@ -71,15 +73,20 @@ class Screen:
             draw.line((left - px(6), y, left - px(2), y), FAINT)
             draw_text(draw, (left - px(10), y), f"{kilohertz} kHz", px(12), FAINT, "rm")
 
-    def _draw_lane(self, image: Image.Image, draw: ImageDraw.ImageDraw, n: int, label: str, curve: np.ndarray) -> None:
-        """The n-th lane: a label and its scores [width of the track] as an area."""
+    def _draw_lane(self, image: Image.Image, draw: ImageDraw.ImageDraw, n: int, k: int, curve: np.ndarray) -> None:
+        """The n-th lane: the label of class k and its scores [width of the track], bright from its threshold on."""
         layout, px, (left, _, right, _) = self.layout, self.layout.px, self.layout.track
         y, height = layout.lanes_top + n * layout.lane_height, layout.lane_height - px(4)
         width = layout.label_width - px(10)
-        draw_text(draw, (left - layout.label_width, y + height / 2), label, px(13), FAINT, width=width)
+        heard = curve >= self.thresholds[k]
+        draw_text(
+            draw, (left - layout.label_width, y + height / 2), self.labels[k], px(13), TEXT if heard.any() else FAINT,
+            width=width,
+        )  # fmt: skip
         draw.rectangle((left, y, right - 1, y + height - 1), fill=PAGE)
         cover = (np.arange(height)[:, None] + 1 - height * (1 - curve)).clip(0, 1)
-        image.paste(LANE, (left, y), Image.fromarray((255 * cover).astype(np.uint8)))
+        for colour, mask in ((SHADE, np.ones_like(cover) * heard), (LANE, cover * ~heard), (ACCENT, cover * heard)):
+            image.paste(colour, (left, y), Image.fromarray((255 * mask).astype(np.uint8)))
 
     def _draw_ruler(self, draw: ImageDraw.ImageDraw, begin: float, end: float) -> None:
         """Marks of time below the track, which goes from `begin` to `end` seconds."""
@@ -96,7 +103,7 @@ class Screen:
         left, top, right, bottom = self.layout.bars
         image = Image.new("RGB", (right - left, bottom - top), PANEL)
         for n, (k, score) in enumerate(rows):
-            bright = score >= THRESHOLD
+            bright = bool(np.float32(score) >= self.thresholds[k])
             row = self._cached_row(k, bright)
             number = self._cached_score(f"{score:.2f}", row.font_size, bright)
             y = round(n * image.height / self.layout.top_k)

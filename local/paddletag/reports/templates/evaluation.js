@@ -1,90 +1,172 @@
-// How good a model is, and what it gets wrong, to hear.
+// How good a model is: the result, what it confuses, its clips, its classes, its training.
 
-const { metrics, labels, clips } = data;
-const single = data.task === "single_label";
-const guess = (clip) => clip.top[0][0];
-const wrong = (clip) => !clip.labels.includes(guess(clip));
-const names = (numbers) => numbers.map((k) => labels[k]).join(", ") || "none";
-const number = (value, digits = 3) => value === null || value === undefined ? "–" : value.toFixed(digits);
-const SHOWN = 12;
+const SMALL = 30; // labels up to which the matrix has large cells
+const MOST = 100; // labels that a matrix shows at most
+const LISTED = 5; // pairs, or labels, that the list shows at first
 
-function figure(title, value, interval, unit = "") {
-  const scale = unit ? 100 : 1, digits = unit ? 1 : 3;
-  const shown = typeof value === "string" ? value : number(value && scale * value, digits) + unit;
-  const range = interval && `95 % interval: ${interval.map((end) => (scale * end).toFixed(digits)).join(" to ")}${unit}`;
-  return el("div", null, el("span", { className: "faint" }, title),
-    el("b", null, shown),
-    range ? el("span", { className: "faint small" }, range) : null);
+function figure(title, value, note) {
+  return el("div", null, el("span", { className: "faint small" }, title), el("b", null, value), note ? el("span", { className: "faint small" }, note) : null);
 }
 
-function card(clip) {
-  const url = soundUrl(clip);
-  const fault = el("p", { className: "alert small", role: "alert" });
-  const audio = url && el("audio", { controls: true, preload: "none", src: url, "aria-label": clip.id });
-  if (audio) audio.onerror = () => { fault.textContent = "Cannot be played: is the sound still beside the report?"; };
-  return el("article", { className: "clip" },
-    el("div", null, el("b", null, names(clip.labels)), ...(wrong(clip) ? [single ? ", taken for " : "; highest: ", el("b", null, labels[guess(clip)])] : [])),
-    el("div", { className: "faint small" }, clip.id),
-    audio || el("p", { className: "faint small" }, "The sound is not at hand."), fault,
-    el("table", { className: "small" }, el("tbody", null, ...clip.top.map(([k, score]) => el("tr", null,
-      el("td", { className: clip.labels.includes(k) ? "right" : "" }, (clip.labels.includes(k) ? "✓ " : "") + labels[k]),
-      el("td", { className: "number" }, score.toFixed(3), bar(score)))))));
+/** A scale from 0 to 1 with the value and its interval. */
+function gauge(value, interval) {
+  const percent = (share) => `${100 * share}%`;
+  const fill = el("i"), range = el("u");
+  fill.style.width = percent(value);
+  if (interval) [range.style.left, range.style.width] = [percent(interval[0]), percent(interval[1] - interval[0])];
+  return el("div", { className: "gauge", "aria-hidden": "true" }, fill, range);
 }
 
-/** Cards of clips, some at a time. */
-function cards(found) {
-  const grid = el("div", { className: "clips" });
-  const button = el("button", { type: "button" });
-  let shown = 0;
-  function add() {
-    grid.append(...found.slice(shown, shown + SHOWN).map(card));
-    shown = Math.min(found.length, shown + SHOWN);
-    button.textContent = `More (${found.length - shown})`;
-    button.hidden = shown === found.length;
+function result() {
+  const right = clips.length - clips.filter(wrong).length;
+  const range = (ends, factor, digits) => ends ? `95 % interval ${ends.map((end) => (factor * end).toFixed(digits)).join(" to ")}` : "";
+  const error = metrics.calibration && figure("Calibration error", number(metrics.calibration.ece), "0 is best");
+  const share = clips.length ? 100 * right / clips.length : 0;
+  if (single) {
+    const said = [`${share.toFixed(1)} %`, range(metrics.accuracy_ci, 100, 1)].filter(Boolean).join(", ");
+    return section(null, el("div", { className: "result" },
+      el("div", { className: "main-figure" }, el("b", null, number(100 * metrics.accuracy, 1), el("small", null, " %")), el("span", null, "accuracy")),
+      el("div", { className: "said-of-it" }, el("p", { id: "result" }, `${right} of ${count(clips.length, "clip")} right (${said})`), gauge(metrics.accuracy, metrics.accuracy_ci)),
+      el("div", { className: "figures" }, figure("Mistakes", String(clips.length - right)), figure("Macro F1", number(metrics.macro_f1), "1 is best"), error)));
   }
-  button.onclick = add;
-  add();
-  return el("div", null, grid, el("p", null, button));
+  const said = metrics.mAP === null ? "No mAP: no label has clips both with it and without it"
+    : `mAP ${number(metrics.mAP)} over ${count(Object.keys(metrics.per_class || {}).length, "label")}${metrics.mAP_ci ? ` (${range(metrics.mAP_ci, 1, 3)})` : ""}`;
+  return section(null, el("div", { className: "result" },
+    el("div", { className: "main-figure" }, el("b", null, number(metrics.mAP)), el("span", null, "mean average precision")),
+    el("div", { className: "said-of-it" }, el("p", { id: "result" }, said),
+      ...(metrics.mAP === null ? [] : [gauge(metrics.mAP, metrics.mAP_ci)]),
+      el("p", { className: "faint small" }, `The highest label is right for ${right} of ${count(clips.length, "clip")} (${share.toFixed(1)} %).`)),
+    el("div", { className: "figures" }, figure("AUC", number(metrics.auc), "1 is best, 0.5 is chance"), figure("d-prime", number(metrics.d_prime), "more is better"), error)));
 }
 
-function confusion() {
-  const cells = labels.map(() => labels.map(() => []));
-  for (const clip of clips) for (const k of clip.labels) cells[k][guess(clip)].push(clip);
-  const below = el("div", { id: "cell", "aria-live": "polite" });
-  let pressed = null;
-  const body = cells.map((row, i) => {
-    const total = Math.max(1, row.reduce((sum, cell) => sum + cell.length, 0));
-    return el("tr", null, el("th", { scope: "row", title: labels[i] }, labels[i]), ...row.map((cell, j) => {
-      if (!cell.length) return el("td", null, "·");
-      const what = i === j ? `${labels[i]}, recognised` : `${labels[i]}, taken for ${labels[j]}`;
-      const button = el("button", { type: "button", title: `${cell.length} × ${what}`, "aria-label": `${cell.length} × ${what}`, "aria-pressed": "false" }, String(cell.length));
-      const share = cell.length / total;
-      const colour = i === j ? "var(--accent)" : "var(--warm)";
-      button.style.background = `color-mix(in oklab, ${colour} ${Math.round(20 + 80 * share)}%, var(--panel))`;
-      if (share > 0.4) button.style.color = "var(--panel)";
-      button.onclick = () => {
-        if (pressed) pressed.setAttribute("aria-pressed", "false");
-        pressed = button;
-        button.setAttribute("aria-pressed", "true");
-        below.replaceChildren(el("h2", null, `${what}: ${cell.length} clip${cell.length === 1 ? "" : "s"}`), cards(cell));
-      };
+/** A list of buttons, the first few at first; `choose` gets the entry. */
+function choices(entries, content, choose) {
+  const buttons = entries.map((entry) => el("button", { type: "button", "aria-pressed": "false", onclick: () => choose(entry) }, ...content(entry)));
+  const items = buttons.map((button, n) => el("li", { hidden: n >= LISTED }, button));
+  const more = el("button", { type: "button", className: "plain", hidden: entries.length <= LISTED }, `All ${entries.length}`);
+  more.onclick = () => { more.hidden = true; for (const item of items) item.hidden = false; buttons[LISTED].focus(); };
+  return { node: el("div", { className: "choices" }, el("ul", null, ...items), more),
+    mark(chosen) { buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(entries[n] === chosen))); } };
+}
+
+/** The labels that a matrix has: all, or of very many those that are confused most. */
+function matrixLabels(pairs) {
+  const all = labels.map((_, k) => k);
+  if (labels.length <= MOST) return all;
+  const order = new Set([...pairs.flatMap((pair) => [pair.truth, pair.guess]), ...all]);
+  return [...order].slice(0, MOST).sort((a, b) => a - b);
+}
+
+function matrix(pairs, shown, cell, choose) {
+  const buttons = new Map(); // "true label, model's label" -> button
+  const body = shown.map((i) => {
+    const total = Math.max(1, labels.reduce((sum, _, j) => sum + cell(i, j).found.length, 0));
+    return el("tr", null, el("th", { scope: "row", title: labels[i] }, labels[i]), ...shown.map((j) => {
+      const pair = cell(i, j), n = pair.found.length;
+      if (!n) return el("td", null, "·");
+      const what = pairText(pair), share = n / total;
+      const button = el("button", { type: "button", title: what, "aria-label": what, "aria-pressed": "false", tabIndex: -1 }, String(n));
+      const most = share > 0.8; // the shades between leave neither dark nor light text readable
+      button.style.background = `color-mix(in oklab, ${i === j ? "var(--accent)" : "var(--warm)"} ${Math.round(most ? 60 + 40 * share : 25 + 30 * share)}%, var(--panel))`;
+      if (most) button.style.color = "var(--panel)";
+      button.onclick = () => choose(pair, true);
+      buttons.set(pair, button);
       return el("td", null, button);
     }));
   });
-  return section("Confusion matrix", el("p", { className: "faint small" }, "Rows: the true label. Columns: the model's. Choose a cell to hear its clips."),
-    el("div", { className: "beside" }, el("div", { className: "scroll" }, el("table", { className: "matrix", id: "matrix" },
-      el("thead", null, el("tr", null, el("th"), ...labels.map((label) => el("th", { scope: "col", title: label }, el("span", null, label))))),
-      el("tbody", null, ...body))), below));
+  const heads = shown.map((k) => el("th", { scope: "col", title: labels[k] }, el("span", null, labels[k])));
+  const table = el("table", { className: shown.length > SMALL ? "matrix tight" : "matrix", id: "matrix", "aria-label": "Confusion matrix" },
+    el("thead", null, el("tr", null, el("th"), ...heads)), el("tbody", null, ...body));
+  table.style.setProperty("--count", shown.length);
+  const order = [...buttons.values()];
+  const place = (button) => [button.closest("tr").rowIndex, button.parentNode.cellIndex];
+  const aim = (event) => { // the labels of the cell under the pointer, or with the focus
+    for (const node of table.querySelectorAll(".on")) node.classList.remove("on");
+    const td = event.target.closest("td");
+    if (td) for (const node of [td.parentNode.firstChild, heads[td.cellIndex - 1]]) node.classList.add("on");
+  };
+  table.onpointerover = aim;
+  table.addEventListener("focusin", aim);
+  table.onkeydown = (event) => { // one stop for Tab; arrows go from number to number
+    const here = order.indexOf(document.activeElement);
+    if (here < 0) return;
+    const [row, column] = place(order[here]);
+    const near = (step) => {
+      const rows = order.map((button) => place(button)[0]).filter((other) => step * (other - row) > 0);
+      const next = rows.length ? (step > 0 ? Math.min(...rows) : Math.max(...rows)) : row;
+      return order.filter((button) => place(button)[0] === next).sort((a, b) => Math.abs(place(a)[1] - column) - Math.abs(place(b)[1] - column))[0];
+    };
+    const to = { ArrowRight: () => order[here + 1], ArrowLeft: () => order[here - 1], ArrowDown: () => near(1), ArrowUp: () => near(-1),
+      Home: () => order[0], End: () => order.at(-1) }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    to()?.focus();
+  };
+  return { table, mark(pair) {
+    for (const button of order) { button.setAttribute("aria-pressed", "false"); button.tabIndex = -1; }
+    const button = buttons.get(pair) || order[0];
+    if (button) button.tabIndex = 0;
+    buttons.get(pair)?.setAttribute("aria-pressed", "true");
+    return buttons.get(pair);
+  } };
 }
 
-function perClass() {
+function pairText({ truth, guess: k, found }) {
+  const were = found.length === 1 ? "was" : "were";
+  const clip = `${count(found.length, "clip")} of ${labels[truth]} ${were}`;
+  return truth === k ? `${clip} recognised` : `${clip} taken for ${labels[k]}`;
+}
+
+/** What is confused: the pairs with their clips, the largest open, beside the matrix. */
+function confusions() {
+  const none = (truth, k) => ({ truth, guess: k, found: [] });
+  const cells = new Map();
+  const cell = (i, j) => cells.get(i * labels.length + j) || none(i, j);
+  for (const clip of clips) {
+    for (const k of clip.labels) {
+      const key = k * labels.length + guess(clip);
+      if (!cells.has(key)) cells.set(key, none(k, guess(clip)));
+      cells.get(key).found.push(clip);
+    }
+  }
+  const pairs = [...cells.values()].filter((pair) => pair.truth !== pair.guess)
+    .sort((a, b) => b.found.length - a.found.length || a.truth - b.truth || a.guess - b.guess);
+  const shown = matrixLabels(pairs);
+  const title = el("h3", { "aria-live": "polite" });
+  const found = el("div");
+  const back = el("button", { type: "button", className: "plain", id: "back", hidden: true }, "Back to the matrix");
+  const panel = el("div", { id: "cell" });
+  const list = choices(pairs, (pair) => [el("span", null, labels[pair.truth], " → ", el("span", { className: "taken" }, labels[pair.guess])),
+    el("b", null, String(pair.found.length))], choose);
+  const grid = matrix(pairs, shown, cell, choose);
+  function choose(pair, fromMatrix = false) {
+    title.textContent = `${pairText(pair)}.`;
+    found.replaceChildren(cards(pair.found, 4));
+    list.mark(pair);
+    const button = grid.mark(pair);
+    back.hidden = !fromMatrix;
+    back.onclick = () => { button.scrollIntoView({ block: "center", inline: "center" }); button.focus(); };
+    if (fromMatrix) reveal(title);
+  }
+  panel.append(pairs.length ? list.node : el("p", null, "Nothing: every clip is right."), title, back, found);
+  if (pairs.length) choose(pairs[0]);
+  else grid.mark(null);
+  const left = labels.length - shown.length;
+  const whole = section("What it confuses", el("div", { className: "beside" }, panel, el("div", { className: "map" },
+    el("p", { className: "faint small" }, `Rows: the true label. Columns: the model's label. A number opens its clips.${left ? ` ${count(left, "label")} with few mistakes or none ${left === 1 ? "is" : "are"} left out.` : ""}`),
+    el("div", { className: "scroll" }, grid.table))));
+  whole.classList.add(shown.length > SMALL ? "wide" : "narrow");
+  return whole;
+}
+
+/** All labels with their measures; a label opens its clips. */
+function classTable(choose) {
   const rows = Object.entries(metrics.per_class || {}).map(([label, values]) => ({ label, ...values }));
-  const keys = single ? ["recall", "precision"] : ["ap", "auc"];
-  const titles = { recall: "Recall", precision: "Precision", ap: "Average precision", auc: "AUC" };
+  const columns = single ? [["recall", "Recall"], ["precision", "Precision"]] : [["ap", "Average precision"], ["auc", "AUC"]];
   const table = sortableTable([
-    { title: "Label", value: (row) => row.label, cell: (row) => row.label },
+    { title: "Label", value: (row) => row.label, cell: (row) => el("button", { type: "button", className: "plain", onclick: () => choose(labels.indexOf(row.label)) }, row.label) },
     { title: "Clips", value: (row) => row.n, number: true, cell: (row) => String(row.n) },
-    ...keys.map((key) => ({ title: titles[key], value: (row) => row[key], number: true, cell: (row) => {
+    ...columns.map(([key, title]) => ({ title, value: (row) => row[key], number: true, cell: (row) => {
       const cell = el("span", null, number(row[key]));
       if (row[key] !== null && row[key] !== undefined) cell.append(bar(row[key]));
       return cell;
@@ -92,33 +174,30 @@ function perClass() {
   ], { by: 2 });
   table.table.id = "classes";
   table.show(rows);
-  return section("Classes", el("div", { className: "scroll" }, table.table), table.note);
+  return el("div", null, el("div", { className: "scroll classes", tabIndex: 0, role: "region", "aria-label": "Labels" }, table.table), table.note);
 }
 
-function curve(name, epochs, values) {
-  const points = epochs.map((epoch, i) => [epoch, values[i]]).filter(([x, y]) => x !== null && y !== null);
-  if (!points.length) return null;
-  const short = (y) => y && Math.abs(y) < 0.001 ? y.toExponential(1) : String(Number(y.toPrecision(3)));
-  const [left, right, top, bottom] = [48, 310, 10, 140];
-  const ends = (list) => [Math.min(...list), Math.max(...list)];
-  const [[x0, x1], [y0, y1]] = [ends(points.map((p) => p[0])), ends(points.map((p) => p[1]))];
-  const x = (value) => x1 > x0 ? left + (right - left) * (value - x0) / (x1 - x0) : (left + right) / 2;
-  const y = (value) => y1 > y0 ? bottom - (bottom - top) * (value - y0) / (y1 - y0) : (top + bottom) / 2;
-  const text = (content, at) => { const node = svg("text", at); node.textContent = content; return node; };
-  const dots = points.map(([a, b]) => {
-    const title = svg("title");
-    title.textContent = `epoch ${a}: ${b}`;
-    return svg("circle", { cx: x(a), cy: y(b), r: points.length > 60 ? 1.5 : 3 }, title);
-  });
-  const image = svg("svg", { viewBox: "0 0 320 172", role: "img", "aria-label": `${name} over the epochs` },
-    svg("path", { d: `M${left} ${top}V${bottom + 4}H${right}` }),
-    svg("polyline", { points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" ") }), ...dots,
-    text(short(y1), { x: left - 5, y: y(y1) + 4, "text-anchor": "end" }),
-    ...(y1 > y0 ? [text(short(y0), { x: left - 5, y: bottom + 4, "text-anchor": "end" })] : []),
-    text(String(x0), { x: x(x0), y: bottom + 18, "text-anchor": "middle" }),
-    ...(x1 > x0 ? [text(String(x1), { x: right, y: bottom + 18, "text-anchor": "middle" })] : []),
-    text("epoch", { x: (left + right) / 2, y: bottom + 28, "text-anchor": "middle" }));
-  return el("figure", null, el("figcaption", { className: "faint small" }, name), image);
+/** Several labels per clip: the labels, and the clips that speak against one; the weakest is open. */
+function labelsAndClips() {
+  const title = el("h3", { "aria-live": "polite" });
+  const found = el("div");
+  function choose(k, fromTable = true) {
+    const { ap, n } = metrics.per_class[labels[k]];
+    const own = (clip) => clip.own[clip.labels.indexOf(k)], other = (clip) => (clip.top.find(([j]) => j === k) || [])[1];
+    const missed = clips.filter((clip) => clip.labels.includes(k)).sort((a, b) => own(a) - own(b));
+    const heard = clips.filter((clip) => !clip.labels.includes(k) && other(clip) !== undefined).sort((a, b) => other(b) - other(a));
+    title.textContent = `${labels[k]}: average precision ${number(ap)}${k === data.weakest ? ", the lowest of all" : ""} (${count(n, "clip")}).`;
+    found.replaceChildren(...[["Clips that have it, lowest scores first", missed], ["Clips without it, highest scores first", heard]]
+      .flatMap(([text, list]) => list.length ? [el("h4", null, text), cards(list, 4)] : []));
+    if (fromTable) reveal(title);
+  }
+  if (data.weakest === null) return null;
+  const table = classTable((k) => choose(k));
+  choose(data.weakest, false);
+  const whole = section("Where it is weak", el("div", { className: "beside" }, el("div", { id: "cell" }, title, found),
+    el("div", { className: "map" }, el("p", { className: "faint small" }, "A label opens its clips. A column's title sorts."), table)));
+  whole.classList.add("wide");
+  return whole;
 }
 
 function settings(value, prefix = "") {
@@ -129,37 +208,19 @@ function settings(value, prefix = "") {
   return Object.entries(value).flatMap(([key, inner]) => settings(inner, prefix ? `${prefix}.${key}` : key));
 }
 
-const epochs = data.history.epoch || [];
-const mistakes = clips.filter(wrong);
-const CURVES = {
-  loss: "Loss, training", valid_loss: "Loss, validation",
-  accuracy: "Accuracy, training", valid_accuracy: "Accuracy, validation",
-  valid_mAP: "mAP, validation", lr: "Learning rate", skipped: "Steps left out",
-};
-const curves = Object.keys(CURVES).filter((key) => (data.history[key] || []).some((value) => value !== null && (key !== "skipped" || value > 0)));
 const means = [ // how the scores came about, where that is not the plain way
   Array.isArray(data.about) && `${data.about.length} models`,
   metrics.tta > 1 && `${metrics.tta} copies of each clip, rolled in time (--tta ${metrics.tta})`,
 ].filter(Boolean);
 main.append(
-  head(`${data.model}, ${data.side}`,
-    `${metrics.n} clips that were not trained on · ${labels.length} classes, ${single ? "one label" : "several labels"} per clip`,
+  head([data.data_set, data.model, data.side, metrics.date].filter(Boolean).join(" · "),
+    `${count(metrics.n, "clip")} that the model was not trained on · ${count(labels.length, "label")}, ${single ? "one" : "several"} per clip`,
     ...(means.length ? [`Scores are means over ${means.join(" and ")}`] : [])),
-  section(null, el("div", { className: "figures" }, ...(single
-    ? [figure("Accuracy", metrics.accuracy, metrics.accuracy_ci, " %"), figure("Macro F1", metrics.macro_f1), figure("Mistakes", String(mistakes.length))]
-    : [figure("mAP", metrics.mAP, metrics.mAP_ci), figure("AUC", metrics.auc), figure("d-prime", metrics.d_prime)]))),
-  ...(single ? [confusion()] : []),
-  section("The most confident mistakes", el("p", { className: "faint small" },
-    mistakes.length
-      ? `${mistakes.length} of ${clips.length} clips have a highest label that is not ${single ? "theirs" : "one of theirs"}; those that the model is surest of come first.`
-      : "None: the highest label of every clip is right."), cards(mistakes)),
-  perClass());
-if (epochs.length) {
-  main.append(section("Learning curve", el("div", { className: "curves" }, ...curves.map((key) => curve(CURVES[key], epochs, data.history[key])).filter(Boolean))));
-}
-main.append(el("section", null, el("details", null, el("summary", null, "Configuration"),
-  el("table", { className: "settings" }, el("tbody", null, ...settings({ ...data.about, evaluation: { command: metrics.command ?? "", tta: metrics.tta ?? 1 } }))))));
-
-document.addEventListener("play", ({ target }) => {
-  for (const other of document.querySelectorAll("audio")) if (other !== target) other.pause();
-}, true);
+  result(),
+  ...[single ? confusions() : labelsAndClips(), clipSection()].filter(Boolean),
+  el("div", { className: "columns" }, ...[
+    single ? section("Labels", el("p", { className: "faint small" }, "A label opens its clips. A column's title sorts."), classTable((k) => clipSearch.show(k))) : null,
+    calibration()].filter(Boolean)),
+  ...[learningCurves()].filter(Boolean),
+  el("section", null, el("details", null, el("summary", null, "Configuration"),
+    el("table", { className: "settings" }, el("tbody", null, ...settings({ ...data.about, evaluation: { command: metrics.command ?? "", tta: metrics.tta ?? 1 } }))))));

@@ -37,8 +37,9 @@ function soundUrl(item) {
 function clock(seconds, digits = 2) {
   const scale = 10 ** digits;
   const rounded = Math.round(seconds * scale) / scale;
-  const minutes = Math.floor(rounded / 60);
-  return `${minutes}:${(rounded - 60 * minutes).toFixed(digits).padStart(digits ? 3 + digits : 2, "0")}`;
+  const minutes = Math.floor(rounded / 60), hours = Math.floor(minutes / 60);
+  const rest = (rounded - 60 * minutes).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  return hours ? `${hours}:${String(minutes % 60).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
 function bar(share) {
@@ -51,7 +52,7 @@ function section(title, ...children) {
   return el("section", null, title ? el("h2", null, title) : null, ...children);
 }
 
-/** The page's head: its title, lines below it, and a button for light and dark. */
+/** The page's head: its title, lines (text or elements) below it, and a button for light and dark. */
 function head(title, ...lines) {
   const dark = () => getComputedStyle(document.documentElement).colorScheme === "dark" ||
     (document.documentElement.style.colorScheme === "" && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -61,7 +62,7 @@ function head(title, ...lines) {
   button.onclick = () => { document.documentElement.style.colorScheme = dark() ? "light" : "dark"; changed(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
   show();
-  const text = el("div", null, el("h1", null, title), ...lines.map((line) => el("p", { className: "faint small" }, line)));
+  const text = el("div", null, el("h1", null, title), ...lines.map((line) => line instanceof Node ? line : el("p", { className: "faint small" }, line)));
   return el("header", null, text, button);
 }
 
@@ -92,5 +93,13 @@ function sortableTable(columns, { by = 0, down = false, limit = Infinity } = {})
     note.textContent = rows.length > limit ? `The first ${limit} of ${rows.length} are shown.` : rows.length ? "" : "None.";
   }
   const table = el("table", null, el("thead", null, el("tr", null, ...heads)), body);
-  return { table, body, note, show(rows) { state.rows = rows; draw(); } };
+  /** Scroll what the table stands in until a row is seen, and nothing else. */
+  function reveal(row, focus = false) {
+    const line = [...body.rows].find((other) => other.row === row);
+    if (!line) return;
+    const box = table.parentNode, at = line.offsetTop, head = table.tHead.offsetHeight;
+    if (at - head < box.scrollTop || at + line.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = at - 2 * head;
+    if (focus) line.querySelector("button")?.focus();
+  }
+  return { table, body, note, reveal, rows: () => state.rows, show(rows) { state.rows = rows; draw(); } };
 }
