@@ -36,7 +36,7 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).glob("*.py")
     if re.search(r"Parser\(| run\(", path.read_text())
 )
-ALONE = set(COMMANDS) - {name for path in SCRIPTS for name in re.findall(r'run\("(\w+)"\)', path.read_text())}
+ALONE = set(COMMANDS) - {name for path in SCRIPTS for name in re.findall(r'run\("(\w+)"', path.read_text())}
 NAMES = [path.stem for path in SCRIPTS] + sorted(ALONE)  # scripts, and the commands that have none
 
 TAG, PRINT = "{sound} --model {model} --output_dir o", "{sound} --model {model}"
@@ -63,6 +63,12 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("audio_tag", PRINT, "--top_k 1"),
     ("audio_tag", PRINT, "--json"),
     ("audio_tag", TAG, "--embeddings"),
+    ("audio_tag", PRINT, "--format csv"),
+    ("audio_tag", PRINT + " --format csv", "--output o.csv"),
+    ("audio_tag", PRINT + " --format csv", "--threshold 0.1"),
+    ("audio_tag", PRINT, "--labels high"),
+    ("audio_tag", PRINT, "--report"),
+    ("audio_tag", PRINT, "--video"),
     ("audio_tag", PRINT, "--device gpu"),
     ("audio_tag", PRINT, "--engine onnxruntime"),
     ("audio_tag", TAG + " --sample_duration 0.5", "--batch_size 1"),
@@ -196,10 +202,16 @@ REFUSALS = [  # (script, a command line that works, an option that would change 
     ("audio_tag", PRINT, "--pcm_channels 1"),
     ("audio_tag", TAG, "--top_k 5"),
     ("audio_tag", TAG, "--json"),
+    ("audio_tag", TAG, "--labels high"),
+    ("audio_tag", TAG, "--threshold 0.3"),
+    ("audio_tag", PRINT, "--output o.csv"),
+    ("audio_tag", PRINT + " --format csv", "--json"),
+    ("audio_tag", PRINT + " --format csv", "--embeddings"),
     ("audio_tag", "- --model {model}", "--pcm_format s16le"),
     ("audio_tag", "- --model {model}", "--pcm_channels 1"),
     *(("audio_tag", LIVE, f"--{name}") for name in ("top_k 5", "pad zero", "batch_size 8", "embeddings")),
     *(("audio_tag", LIVE, f"--{name}") for name in ("data {data}", "wav {sound}", "output_dir o")),
+    *(("audio_tag", LIVE, f"--{name}") for name in ("report", "video", "format csv", "labels high", "output o.csv")),
     *(("audio_tag", "--stream mic --model {model}", f"--{name}") for name in ("pcm_rate 32000", "pcm_format s16le")),
     ("audio_tag", "--stream mic --model {model}", "--pcm_channels 1"),
     *(("listen", "mic --model {model}", f"--{name}") for name in ("pcm_rate 32000", "pcm_format s16le")),
@@ -329,12 +341,14 @@ def fake(record):
             record.append(f"{len(log_mel)} windows of {log_mel.shape[1]} frames")
             width = [0.5 + 0.001 * log_mel[:1].mean(), 0.1]
             scores = np.float32([width if next(calls) % 2 == 0 else [0.3, 0.1] for _ in log_mel])
+            if isinstance(model, str) and model == "mn04_as":
+                scores = np.pad(scores, ((0, 0), (0, 525)))  # as many as its labels
             return {"scores": scores, **({"embeddings": scores} if True in args else {})}
 
         return predict
 
-    def render(path, arrays, output, *settings):
-        Path(output).write_text(f"{arrays['scores'].tolist()} {settings}")
+    def render(path, arrays, output, *settings, **options):
+        Path(output).write_text(f"{arrays['scores'].tolist()} {settings} {options}")
         return 1.0
 
     def save(model, meta, path):
@@ -401,7 +415,7 @@ def outcome(world, folder, script, words):
         stack.enter_context(contextlib.redirect_stdout(printed))
         stack.enter_context(contextlib.redirect_stderr(printed))
         try:
-            prepared.command(script).main()
+            prepared.command(script).main(**prepared.settings_of(script))
         except runtime.UserError as error:
             refusal = str(error).replace(str(folder), "")
     text = re.sub(r"\[\d{4}-[^]]*\]|\d[\d.]* s\b(?! to|:)|ETA.*|\w+_cost=\S+|ips=\S+", "", printed.getvalue())

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from paddletag import runtime
-from paddletag.commands.options import Parser, add_flag, refuse
+from paddletag.commands.options import Group, Parser, add_flag, refuse
 from paddletag.data import audio, pcm
+from paddletag.data.find_sounds import STDIN
 from paddletag.data.microphone import microphone
 from paddletag.models import calibration, model_folder
 from paddletag.runtime import UserError
@@ -26,7 +27,6 @@ from paddletag.tagging.tagger import ENGINES, open_predictor
 from paddletag.tagging.windows import check_seconds
 from paddletag.type_aliases import Arrays, Meta
 
-STDIN = "standard input"
 WINDOW, HOP = 2.0, 0.2  # seconds
 PCM_OPTIONS = ("pcm_rate", "pcm_format", "pcm_channels")
 
@@ -35,31 +35,50 @@ def main() -> None:
     """`paddletag listen`."""
     parser = Parser(description=__doc__)
     parser.add_argument("source", nargs="?", default="mic", choices=["mic", "-"], help="- is standard input")
-    add_model_options(parser)
-    parser.add_argument("--sample_duration", type=float, default=WINDOW, help="seconds of a window")
-    parser.add_argument("--hop_duration", type=float, default=HOP, help="seconds from window to window")
+    add_model_option(parser)
+    add_engine_options(parser)
+    add_window_options(parser, WINDOW, HOP)
     add_pcm_options(parser)
     add_event_options(parser)
     add_flag(parser, "--json", "print an event a line, as JSON")
     args = parser.parse_args()
     check_seconds(args.sample_duration, args.hop_duration)
     check_shared_options(args)
+    check_event_options(args)
     if args.source == "mic":
         refuse(args, PCM_OPTIONS, "is of standard input: a microphone is heard at the model's rate")
     listen(args, model_folder.describe_model(args.model), args.source, args.sample_duration, args.hop_duration)
 
 
-def add_model_options(parser: Parser) -> None:
-    """Add to a parser: which model, and what computes."""
-    parser.add_argument(
-        "--model", default="mn04_as", help="folder of a trained model, or of its run; or a backbone's name"
-    )
+def add_model_option(parser: Parser) -> None:
+    """Add to a parser: which model."""
+    words = "folder of a trained model, or of its run; or a backbone's name"
+    parser.add_argument("--model", default="mn04_as", help=words)
+
+
+def add_engine_options(parser: Parser | Group) -> None:
+    """Add to a parser: what computes."""
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
     engines = "what computes: the scores agree. auto: ONNX Runtime on the CPU if its graph of the model is installed"
     parser.add_argument("--engine", default="auto", choices=ENGINES, help=engines)
 
 
-def add_pcm_options(parser: Parser) -> None:
+def add_window_options(
+    parser: Parser,
+    window: float,
+    hop: float,
+    window_help: str = "length of a window",
+    hop_help: str = "from window to window",
+) -> None:
+    """Add to a parser: sample_duration and hop_duration, each with two spellings, and these defaults in seconds."""
+    names = {"type": float, "metavar": "SECONDS"}
+    parser.add_argument(
+        "--window", "--sample_duration", dest="sample_duration", default=window, help=window_help, **names
+    )
+    parser.add_argument("--hop", "--hop_duration", dest="hop_duration", default=hop, help=hop_help, **names)
+
+
+def add_pcm_options(parser: Parser | Group) -> None:
     """Add to a parser: what standard input is (PCM_OPTIONS)."""
     rate = "standard input is raw PCM of this rate, in Hz; when listening, default: the model's"
     parser.add_argument("--pcm_rate", type=int, help=rate)
@@ -85,6 +104,10 @@ def check_shared_options(args: argparse.Namespace) -> None:
         raise UserError(f"--device {args.device}: must be cpu, gpu or gpu:0, gpu:1, ...")
     if args.engine == "onnxruntime" and args.device != "cpu":
         raise UserError(f"--engine onnxruntime: computes on the CPU: leave out --device {args.device}")
+
+
+def check_event_options(args: argparse.Namespace) -> None:
+    """UserError for thresholds out of range, of what `add_event_options` adds."""
     if not 0 < args.low_threshold <= args.threshold < 1:
         raise UserError("--threshold, --low_threshold: must lie between 0 and 1, the low one no higher than the other")
 

@@ -47,6 +47,37 @@ def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.n
     return np.array(sorted(chosen), int)
 
 
+def split_names(text: str, labels: Iterable[str]) -> list[str]:
+    """The names and globs between the commas of a text. A label's whole name comes first: it may hold commas itself."""
+    names, known, parts = list[str](), {str(label) for label in labels}, text.split(",")
+    longest = 1 + max((name.count(",") for name in known), default=0)
+    while parts:
+        counts = range(min(longest, len(parts)), 0, -1)
+        count = next((n for n in counts if ",".join(parts[:n]).strip() in known), 1)
+        names.append(",".join(parts[:count]).strip())
+        parts = parts[count:]
+    return [name for name in names if name]
+
+
+def event_thresholds(
+    labels: Sequence[str] | np.ndarray,
+    words: Iterable[str] | None = None,
+    low_words: Iterable[str] | None = None,
+    default: float | np.ndarray = THRESHOLD,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the score at which an event of each label starts, the score down to which it lasts): float64 [C] each.
+
+    words, low_words: as `label_thresholds` takes them; without any, `default`, and the low one is the high one.
+    UserError as `label_thresholds`, and for a low threshold above the high one.
+    """
+    high = label_thresholds(words or [], labels, default)
+    low = label_thresholds(low_words or [], labels, high)
+    for label, start, last in zip(labels, high, low, strict=True):
+        if last > start:
+            raise UserError(f"--low_threshold {last:g}: is above the threshold {start:g} of {show(str(label))}")
+    return high, low
+
+
 def label_thresholds(
     words: Iterable[str], labels: Sequence[str] | np.ndarray, default: float | np.ndarray = THRESHOLD
 ) -> np.ndarray:
