@@ -4,6 +4,7 @@ scores.npz holds every clip's scores, confusion.png the confusion matrix (of one
 of it in a browser, with the sound of the mistakes. With --tta 5 they are metrics.tta5.json and so on.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,10 @@ from paddletag.type_aliases import Meta, Record
 
 def main() -> None:
     """`paddletag evaluate`."""
-    parser = Parser(description=__doc__)
-    parser.add_argument(
-        "--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score"
-    )
-    parser.add_argument("--data", required=True, help="the prepared folder, with features")
-    parser.add_argument("--fold", type=parse_fold, help="or test; default: what the model was not trained on")
-    parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
-    parser.add_argument("--output_dir", help="folder for the results; default: that of the model, if it is one")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
-    args = parser.parse_args()
+    args = arguments()
     rank = distributed.rank()
     runtime.start_log(quiet=rank > 0)
     folders = [Path(model_folder.find_model(folder)) for folder in args.model]
-    if args.tta < 1:
-        raise UserError(f"--tta {args.tta}: must be at least 1")
     if len(folders) > 1 and not args.output_dir:
         raise UserError("--output_dir is missing: the result of several models belongs to none of their folders")
     output = Path(args.output_dir or folders[0])
@@ -85,6 +75,23 @@ def main() -> None:
     write(files, details, scores, folders, metas[0], records)
     if is_own:
         write_card(output)
+
+
+def arguments() -> argparse.Namespace:
+    """The arguments, checked as far as they can be by themselves."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--model", required=True, nargs="+", help="trained folder, or a run's that holds one; several: their mean score"
+    )
+    parser.add_argument("--data", required=True, help="the prepared folder, with features")
+    parser.add_argument("--fold", type=parse_fold, help="or test; default: what the model was not trained on")
+    parser.add_argument("--tta", type=int, default=1, help="average the scores of so many copies, rolled in time")
+    parser.add_argument("--output_dir", help="folder for the results; default: that of the model, if it is one")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    args = parser.parse_args()
+    if args.tta < 1:
+        raise UserError(f"--tta {args.tta}: must be at least 1")
+    return args
 
 
 def mean_scores(

@@ -102,7 +102,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         nothing = action.default is None or action.default is False or action.default in ("", [])
-        return action.help if nothing else super()._get_help_string(action)
+        told = nothing or "default:" in (action.help or "")  # in words of the option's own
+        return action.help if told else super()._get_help_string(action)
 
 
 class Group:

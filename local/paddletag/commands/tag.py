@@ -21,6 +21,7 @@ from paddletag.commands.listen import (
     PCM_OPTIONS,
     WINDOW,
     add_engine_options,
+    add_model_option,
     add_pcm_options,
     add_window_options,
     check_event_options,
@@ -129,9 +130,7 @@ def arguments(historical: bool) -> argparse.Namespace:
     """The arguments, checked as far as they can be by themselves. `spelling`: how messages name some of them."""
     parser = Parser(description=__doc__, usage="%(prog)s SOUND ... [OPTIONS]")
     parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
-    parser.add_argument(
-        "--model", default="mn04_as", help="folder of a trained model, or of its run; or a backbone's name"
-    )
+    add_model_option(parser)
     add_flag(parser, "--report", "also write a page, NAME.html, to look at and to listen to")
     formats = [*FORMATS, "npz"]
     words = "events as csv, tsv, json, jsonl, audacity (label track), raven (selection table) or labelstudio (tasks);"

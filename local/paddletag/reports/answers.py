@@ -15,7 +15,7 @@ from paddletag.data.find_sounds import STDIN
 from paddletag.files import write_text
 from paddletag.runtime import UserError
 from paddletag.tagging.events import find_events
-from paddletag.tagging.labels import THRESHOLD, choose_labels, event_thresholds, top_k
+from paddletag.tagging.labels import THRESHOLD, choose_labels, event_thresholds, top_k, unknown_result
 from paddletag.tagging.printed_results import event_lines, label_lines, window_json, window_lines
 from paddletag.tagging.result_formats import FORMATS, SoundEvents, model_name
 from paddletag.tagging.saved_results import full_name, output_path
@@ -126,13 +126,15 @@ class Answers:
 
     def _events(self, path: File, arrays: Arrays) -> SoundEvents:
         """The events of a sound, for the formats."""
-        arrays, high, low = self._chosen(arrays)
+        chosen, high, low = self._chosen(arrays)
         rate = self.pipe_rate
         if "raven" in self.wanted.formats and path != STDIN:
             with audio.opened(path) as source:
                 rate = source.rate
         seconds = float(arrays["end"].max())
-        events = find_events(arrays, high, low)
+        all_labels = not (self.wanted.labels or self.wanted.top_k)
+        unknown = unknown_result(arrays, high) if "thresholds" in arrays and all_labels else None
+        events = find_events(unknown, 0) if unknown else find_events(chosen, high, low)
         return SoundEvents(str(path), full_name(path), seconds, rate, model_name(arrays), events)
 
     def _chosen(self, arrays: Arrays) -> tuple[Arrays, np.ndarray, np.ndarray]:
