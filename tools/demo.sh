@@ -21,19 +21,12 @@ case ${1-} in
 esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tag() { # tag NAME OPTION ...: the scene over time, in demo/NAME
-  local windows=(--sample_duration 2 --hop_duration 0.25)
-  .venv/bin/python local/audio_tag.py demo/scene.wav "${windows[@]}" --output_dir "demo/$1" "${@:2}"
-  .venv/bin/python local/parse_result.py --tagging_file "demo/$1/scene.npz" --format csv --report \
-    --output_dir "demo/$1" >/dev/null
-}
-
 bash tools/install.sh
 bash examples/esc10/run.sh --config conf/mn04_probe.yaml --folds 1 --stop-stage 3 --data demo/clips --exp demo/model
 echo "== a scene of clips that were held out"
 .venv/bin/python tools/make_scene.py --raw examples/esc10/clips --fold 1 --out demo/scene.wav
-tag audioset --engine onnxruntime
-tag new_model --model demo/model/fold1
+.venv/bin/paddletag tag demo/scene.wav --format csv --report --output_dir demo/audioset
+.venv/bin/paddletag tag demo/scene.wav --format csv --report --output_dir demo/new_model --model demo/model
 
 .venv/bin/python - <<'PYTHON'
 import csv
@@ -89,7 +82,7 @@ Open in a browser (each is one file and works offline):
   demo/model/fold1/report.html    the evaluation: mistakes to hear, confusion matrix, learning curve
 
 Next:
-  tag your own sound              .venv/bin/paddletag tag YOUR.wav --model demo/model/fold1
+  tag your own sound              .venv/bin/paddletag tag YOUR.wav --model demo/model
   all five folds, fine-tuned      bash examples/esc10/run.sh
   all 50 classes of ESC-50        bash examples/esc50/run.sh      (downloads 600 MB)
 TEXT

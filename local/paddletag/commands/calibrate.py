@@ -21,6 +21,7 @@ from paddletag.data.splits import describe_split, records_of, stratified_folds, 
 from paddletag.features.feature_source import FeatureSource
 from paddletag.files import write_json
 from paddletag.models import calibration, model_folder
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import UserError
 from paddletag.training import distributed
 from paddletag.training.fit_calibration import LEAST
@@ -49,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.precision is not None and not 0 < args.precision <= 1:
         raise UserError(f"--precision {args.precision:g}: must be above 0 and at most 1")
-    folder = Path(args.model)
+    folder = Path(model_folder.find_model(args.model))
     meta = model_folder.read_meta(folder)
     if missing := [key for key in ("fold", "data", "config") if key not in meta["run"]]:
         path = folder / model_folder.META
@@ -61,6 +62,7 @@ def main() -> None:
     scores = mean_scores([folder], [meta], [source.features], source.records)
     result, lines = fit(args, meta, scores, source)
     write_json(folder / calibration.CALIBRATION, result)
+    write_card(folder)
     runtime.say(*lines, f"wrote {folder / calibration.CALIBRATION}")
 
 

@@ -68,13 +68,18 @@ def main() -> None:
     scores = mean_scores(folders, metas, members, records, args.tta)
     if rank:
         return
-    details = {**identity, "command": runtime.command(), "data_set": manifest.data_set_name(args.data)}
+    details = {**identity, "command": runtime.command(), "data_set": data_set_name(metas[0], args.data)}
     details["date"] = runtime.today()
     if text := crossing_groups(clips):
         details["crossing"] = text
     write(files, details, scores, folders, metas[0], records)
     if is_own:
         write_card(output)
+
+
+def data_set_name(meta: Meta, data: str) -> str:
+    """What texts call the data set: as its config does, else as its folder. data: the prepared folder."""
+    return meta["run"].get("config", {}).get("data", {}).get("name") or manifest.data_set_name(data)
 
 
 def arguments() -> argparse.Namespace:

@@ -44,7 +44,7 @@ def main() -> None:
     if is_model:
         records, _ = manifest.read(args.data)
         evaluation = evaluation_files.read_evaluation(source, args.tta)
-        data_set = manifest.data_set_name(args.data)
+        data_set = evaluation["metrics"].get("data_set") or manifest.data_set_name(args.data)
         text = evaluation_page(evaluation, [source], records, output.parent, data_set, args.clips)
     else:
         arrays = result_files.read_result(source, seconds=True)

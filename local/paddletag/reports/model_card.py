@@ -63,7 +63,6 @@ def model_card(meta: Meta, counts: Mapping[int | str, int], evaluations: Sequenc
     rows = [("", ""), *facts(meta, settings, counts), *results(meta, evaluations), *origin(meta, settings)]
     labels = ", ".join(map(markdown.escape, meta["labels"][:LABELS]))
     more = f" and {len(meta['labels']) - LABELS} more (in model.json)" if len(meta["labels"]) > LABELS else ""
-    seconds = meta["clip_seconds"]
     return "\n".join(
         [
             MARK,
@@ -79,8 +78,8 @@ def model_card(meta: Meta, counts: Mapping[int | str, int], evaluations: Sequenc
             "From this folder, where paddletag is installed:",
             "",
             "```bash",
-            "paddletag tag --model . sound.wav",
-            f"paddletag tag --model . long.wav --sample_duration {seconds:g} --hop_duration {seconds / 2:g}",
+            "paddletag tag --model . recording.wav        # what is heard, and when",
+            "paddletag tag --model . clip.wav --window 0   # the labels of the whole clip",
             "```",
             "",
             "```python",

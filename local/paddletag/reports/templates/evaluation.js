@@ -155,7 +155,7 @@ function confusions() {
   const whole = section("What it confuses", el("div", { className: "beside" }, panel, el("div", { className: "map" },
     el("p", { className: "faint small" }, `Rows: the true label. Columns: the model's label. A number opens its clips.${left ? ` ${count(left, "label")} with few mistakes or none ${left === 1 ? "is" : "are"} left out.` : ""}`),
     el("div", { className: "scroll" }, grid.table))));
-  whole.classList.add(shown.length > SMALL ? "wide" : "narrow");
+  if (pairs.length) whole.classList.add(shown.length > SMALL ? "wide" : "narrow");
   return whole;
 }
 
