@@ -15,7 +15,8 @@ import soundfile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIPS = ROOT / "examples" / "esc10" / "clips" / "audio"  # real clips of 5 s, 32 kHz, mono
+ESC10 = ROOT / "examples" / "esc10" / "clips"  # 150 real clips of ten classes, in ESC-50's layout
+CLIPS = ESC10 / "audio"  # 5 s, 32 kHz, mono
 SHARED = ROOT.parent / "shared"  # real data and weights, beside the project where somebody has put them
 
 

@@ -26,6 +26,9 @@ evaluate: {{batch_size: 5}}
 """
 
 
+RUN = r'run\("(\w+)"(?:, (\w+)=True)?\)'  # in a script: the command, and what its `main` is told
+
+
 def tone(hertz, seconds, generator, rate=32000):
     """A tone of any phase in noise: float32 [N]."""
     time = np.arange(round(seconds * rate)) / rate
@@ -64,22 +67,29 @@ def report_data(path):
 
 
 def command(script):
-    """The module of the command that a script of local/ or tools/ runs, or that is called so and has no script.
+    """The module of the command that a script of local/ or tools/ runs, or that is called so.
 
     A script that runs no command is its own.
     """
     for folder in ("local", "tools"):
         path = ROOT / folder / f"{script}.py"
-        if path.is_file() and (name := re.search(r'run\("(\w+)"\)', path.read_text())):
+        if path.is_file() and (name := re.search(RUN, path.read_text())):
             return importlib.import_module(f"paddletag.commands.{name[1]}")
     return importlib.import_module(f"paddletag.commands.{script}" if script in commands.COMMANDS else script)
+
+
+def settings_of(script):
+    """What a script gives to the `main` of its command."""
+    path = ROOT / "local" / f"{script}.py"
+    found = re.search(RUN, path.read_text()) if path.is_file() else None
+    return {found[2]: True} if found and found[2] else {}
 
 
 def call(script, *args):
     """Run a script, or a command without one, in this process, as its command line would."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
-        command(script).main()
+        command(script).main(**settings_of(script))
 
 
 def refusal(script, *args):

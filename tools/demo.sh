@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# See it work: from a fresh clone to a model trained on real sounds, in about a minute on the CPU after the installation.
+# See it work: from a fresh clone to a model trained on real sounds, within a minute of CPU time after the installation.
 #   bash tools/demo.sh
 #
-# Installs what is missing. Then it trains mn04 on the clips of examples/esc10 (fold 1 is held out, nothing is downloaded),
+# Installs what is missing. Then it trains mn04 on the clips of examples/esc10 (fold 1 is held out, no download),
 # evaluates it, makes a scene of clips that were held out, and tags the scene over time with AudioSet's labels and with
 # the new model. Then it says what came out. Everything it writes lies in .venv/ and demo/. Safe to run again: what is
 # done is not done again.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A recipe for a data set of your own: examples/NAME with a run.sh, which needs no change, and one YAML file to edit.
 #
-#   bash utils/new_recipe.sh NAME [--from RECIPE]
+#   bash utils/new_recipe.sh NAME [--table] [--from RECIPE]
 #
-# RECIPE (esc50) is the one whose backbone and training values the YAML file begins with.
+# --table: the data set is a table (CSV, TSV), a row per sound, with the sounds' paths and labels; without it, a folder
+# per class. RECIPE (esc50) is the one whose backbone and training values the YAML file begins with.
 
 set -Eeuo pipefail
 
@@ -12,13 +13,14 @@ die() {
   exit 2
 }
 
-name='' from=esc50
+name='' from=esc50 table=''
 while (($#)); do
   case $1 in
     --help | -h)
       sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit
       ;;
+    --table) table=true ;;
     --from=*) from=${1#*=} ;;
     --from)
       (($# > 1)) || die "--from needs the name of a recipe"
@@ -42,17 +44,43 @@ examples=$(cd "$(dirname "${BASH_SOURCE[0]}")/../examples" && pwd)
 config=$(sed -n 's/^config=\([^ ]*\).*/\1/p' "$examples/$from/run.sh")
 [[ -f $examples/$from/$config ]] || die "$examples/$from/$config: no such file"
 
+raw=FOLDER
+[[ ! $table ]] || raw=TABLE
+example() { # example COMMAND MEANING: a line of the header
+  printf '#   %-55s%s' "$1" "$2"
+}
 header="\
 # $name: a data set of your own. What it is, and how to train on it: $config
 #
-#   bash run.sh --raw FOLDER --stop-stage 0                what is found in FOLDER, and what will hurt
-#   bash run.sh --raw FOLDER                               train and evaluate, one model per fold
-#   bash run.sh --raw FOLDER --folds 1                     one fold alone
-#   bash run.sh --stage 4 --wav my.wav --folds 1           what is to be heard in my.wav, by the model of fold 1
+$(example "bash run.sh --raw $raw --stop-stage 0" "what is found there, and what will hurt")
+$(example "bash run.sh --raw $raw" "train and evaluate, one model per fold")
+$(example "bash run.sh --raw $raw --folds 1" "one fold alone")
+$(example "bash run.sh --stage 4 --wav my.wav --folds 1" "what is to be heard in my.wav, by the model of fold 1")
 #"
 
-read -r -d '' data <<'END' || true
+[[ ! $table ]] || read -r -d '' data <<'END' || true
 data:
+  # A table with a row per sound and a header: the file given as --raw. CSV, or with tabs or semicolons.
+  layout: csv
+  # A | B: the first column that is there. {column} is its value. Paths are absolute, begin with ~/, or are relative to
+  # {column} is its value in the row; of A | B, the first that is there counts. Paths are absolute, or begin with ~/,
+  # or are relative to the table's folder.
+  audio: "{filename} | {path} | {file} | {audio} | {wav}"  # or around it: "wav/{id}.wav"
+  label: label | class | category  # the column of the class
+  folds: 5  # parts with equal shares of every class; each is held out in turn (run.sh: --folds "1 2 3 4 5")
+  # Where the table has them, in the place of `folds: 5`:
+  # fold: fold    # column of the fold's number
+  # split: split  # column with train, valid or test; then run.sh --folds test
+  # Sounds that belong together (cut from one recording, said by one speaker) must not lie on both sides of a fold:
+  # group: recording  # the column that says so
+  # Several labels, times in long files, splits of your own: docs/new_dataset.md
+  clip_seconds: 5.0  # what the model sees at once: longer files are cropped and windowed, shorter ones padded
+END
+
+[[ $table ]] || read -r -d '' data <<'END' || true
+data:
+  # name: my sounds      # for people: it stands in README.md of each model's folder, the model's card
+  # licence: CC BY 4.0   # of the sounds
   # A folder per class, in the folder given as --raw. WAV, FLAC, OGG, MP3 ..., any rate, channels and length, mixed.
   layout: folders
   audio: "{label}/{id}.*"  # the path of each file: {label} is its class, * stands for anything
@@ -69,9 +97,9 @@ new=$(mktemp -d "$examples/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 mkdir "$new/${config%/*}"
 width=$(sed -n '/^config=/s/#.*//p' "$examples/$from/run.sh") # where its comments begin
-printf -v raw '%-*s# %s' ${#width} 'raw=' 'folder of the data set'
+printf -v raw_line '%-*s# %s' ${#width} 'raw=' "${table:+table, or }folder of the data set"
 printf -v folds '%-*s# %s' ${#width} 'folds="1 2 3 4 5"' 'folds to hold out, one model each'
-awk -v header="$header" -v raw="$raw" -v folds="$folds" '
+awk -v header="$header" -v raw="$raw_line" -v folds="$folds" '
   NR == 2 { print header }
   /^# Stages:/ { kept = 1 }
   /^(raw|folds)=/ { print $1 == "raw=" ? raw : folds; next }
@@ -92,6 +120,6 @@ place=$examples/$name
 cat <<END
 made $place
 1. say in $place/$config where the sounds are and what their names tell (docs/new_dataset.md)
-2. bash $place/run.sh --raw FOLDER --stop-stage 0    what was found, and what will hurt
-3. bash $place/run.sh --raw FOLDER                   train, evaluate and tag
+2. bash $place/run.sh --raw $raw --stop-stage 0    what was found, and what will hurt
+3. bash $place/run.sh --raw $raw                   train, evaluate and tag
 END

@@ -1,6 +1,7 @@
 """Audio classification and audio tagging on PaddlePaddle.
 
-`tag` labels a sound, `load_model` keeps a model for many sounds, `create_model` and `list_models` are for training.
+`events` finds what sounds when, `tag` labels a sound, `load_model` keeps a model for many sounds; `create_model` and
+`list_models` are for training.
 The parts: data, features, models, tagging, training, reports; commands are what `paddletag` and the scripts run.
 """
 
@@ -10,16 +11,17 @@ if TYPE_CHECKING:
     from paddletag.data.audio import AudioError
     from paddletag.models.registry import create_model, list_models
     from paddletag.runtime import UserError
-    from paddletag.tagging.tagger import Tagger, load_model, tag
+    from paddletag.tagging.tagger import Tagger, events, load_model, tag
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "Tagger", "UserError", "create_model", "list_models", "load_model", "tag"]
+__all__ = ["AudioError", "Tagger", "UserError", "create_model", "events", "list_models", "load_model", "tag"]
 
 _MODULES = {  # where the public names are: imported when they are asked for, since some import paddle
     "AudioError": "data.audio",
     "Tagger": "tagging.tagger",
     "UserError": "runtime",
     "create_model": "models.registry",
+    "events": "tagging.tagger",
     "list_models": "models.registry",
     "load_model": "tagging.tagger",
     "tag": "tagging.tagger",

@@ -17,12 +17,14 @@ _C = CfgNode()
 _C.task = "single_label"  # single_label | multi_label: chooses loss, activation and metrics together
 
 _C.data = CfgNode()
+_C.data.name = ""  # of the data set, for people: each model's card (README.md in its folder) has it
+_C.data.licence = ""  # of the data set, or where to read it; for the card too
 _C.data.url = ""  # archive that stage 0 downloads when no --raw is given
 _C.data.md5 = ""  # of that archive
 _C.data.root = ""  # the folder inside the archive that holds the data set
 _C.data.layout = "csv"  # csv: a table | folders: names that tell | audioset: segments CSVs | paths: lines `path label`
-_C.data.metadata = ""  # the table or list; {train: FILE, valid: FILE, test: FILE}: one for each split; several: A | B
-_C.data.delimiter = ""  # between the table's columns; empty: a tab in .tsv files, else a comma
+_C.data.metadata = ""  # table or list; {train: FILE, valid: FILE, test: FILE}: of each split; A | B; empty: --raw is it
+_C.data.delimiter = ""  # between the table's columns; empty: a tab in .tsv, else what the header has
 _C.data.audio = ""  # a row's file, {column} its value; folders: pattern of the files' paths; audioset: their folder
 _C.data.label = ""  # column (or field of the pattern) of the label; for multi_label, names separated by ;
 _C.data.labels = ""  # file of the labels in order: a name per line, or AudioSet's index,mid,display_name
@@ -126,8 +128,9 @@ AT_MOST = {
 }  # fmt: skip
 PER_SPLIT = ("data.metadata", "data.split_lists")  # a file, or files by split: {train: FILE, valid: FILE, test: FILE}
 FREE = ("features.front_end",)  # its settings belong to the front end, which checks them
+FOR_CARDS = ("data.name", "data.licence")  # told to people, and used for nothing else
 NOT_IN_RESULT = (  # may change between a run and its resume
-    "data.check_sound", "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
+    *FOR_CARDS, "data.check_sound", "train.workers", "train.log_freq", "train.max_bad_steps", "evaluate.batch_size",
 )  # fmt: skip
 
 
@@ -179,12 +182,32 @@ def clips_per_pass(settings: CfgNode, ranks: int) -> int:
     step, parts = settings.batch_size, settings.accumulate * ranks
     if step % parts:
         near = sorted({max(1, step // parts) * parts, (step // parts + 1) * parts})
-        shared = f"{ranks} process{'es' * (ranks > 1)} x train.accumulate {settings.accumulate}"
         raise UserError(
-            f"train.batch_size {step}: the clips of a step do not divide into {shared}; the nearest that do:"
-            f" {' and '.join(map(str, near))}"
+            f"train.batch_size {step}: the clips of a step do not divide into {_parts_of_a_step(settings, ranks)};"
+            f" the nearest that do: {' and '.join(map(str, near))}"
         )
     return step // parts
+
+
+def fit_batch(config: CfgNode, clips: int, ranks: int) -> CfgNode:
+    """`config` for so many clips to train on: where one step would need more, it has the largest train.batch_size that
+    they fill. All else stays, train.lr too. UserError where the clips do not even fill each pass of each process.
+    """
+    settings, parts = config.train, config.train.accumulate * ranks
+    if clips >= settings.batch_size:
+        return config
+    if clips < parts:
+        shared = _parts_of_a_step(settings, ranks)
+        raise UserError(f"the {clips} clips to train on do not fill a step of {shared}: use fewer of these")
+    config = config.clone()
+    config.defrost()
+    config.train.batch_size = clips // parts * parts
+    config.freeze()
+    return config
+
+
+def _parts_of_a_step(settings: CfgNode, ranks: int) -> str:
+    return f"{ranks} process{'es' * (ranks > 1)} x train.accumulate {settings.accumulate}"
 
 
 def find(path: File) -> Path:

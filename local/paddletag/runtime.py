@@ -5,6 +5,7 @@ Nothing here imports paddle, so that a wrong option is reported at once.
 
 import contextlib
 import ctypes
+import datetime
 import errno
 import io
 import logging
@@ -244,6 +245,11 @@ def machine() -> str:
                 name = line.partition(":")[2].strip()
                 break
     return f"{name}, {cores()} cores"
+
+
+def today() -> str:
+    """The date here, as 2025-11-28."""
+    return datetime.date.today().isoformat()
 
 
 def cores() -> int:

@@ -1,10 +1,14 @@
 """`paddletag new-recipe`: a recipe in the clone that the library lies in, or a line that there is none."""
 
 import shutil
+from pathlib import Path
 
+import numpy as np
 import paddletag
 import pytest
+import soundfile
 from conftest import ROOT
+from paddletag.data import manifest
 from prepared import call, refusal
 
 
@@ -33,6 +37,30 @@ def test_a_recipe_from_each_of_two(clone, capfd):
         texts.append(path.read_text())
         assert name in (folder / "run.sh").read_text() and "layout: folders" in texts[-1]
     assert texts[0].replace("mine", "other") != texts[1]
+
+
+def test_a_recipe_of_a_table_anywhere(clone, tmp_path, capfd):
+    """Its config is used as it is: a table with usual names of columns, and with absolute paths."""
+    call("new_recipe", "mine", "--table")
+    folder = clone / "examples" / "mine"
+    assert "--raw TABLE" in capfd.readouterr().out and "--raw TABLE" in (folder / "run.sh").read_text()
+    (yaml,) = folder.rglob("*.yaml")
+    rows = ["path,class"]
+    for n in range(8):
+        path = tmp_path / "sounds" / f"{n}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.random.default_rng(n).normal(0, 0.1, 8000), 8000)
+        rows.append(f"{path},{'ab'[n % 2]}")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "table.csv").write_text("\n".join(rows))
+    words = ("--config", yaml, "--data", tmp_path / "data", "--opts", "data.folds", "2")
+    call("prepare", *words, "--raw", tmp_path / "t" / "table.csv")
+    records, labels = manifest.read(tmp_path / "data")
+    assert labels == ["a", "b"] and {Path(record["audio"]).parent for record in records} == {tmp_path / "sounds"}
+    divided = sorted((record["fold"], record["labels"][0]) for record in records)
+    assert divided == [(1, "a"), (1, "a"), (1, "b"), (1, "b"), (2, "a"), (2, "a"), (2, "b"), (2, "b")]
+    assert "--raw" in refusal("prepare", *words[:3], tmp_path / "other", "--raw", tmp_path / "t")
+    assert "nowhere.csv" in refusal("prepare", *words[:3], tmp_path / "other", "--raw", tmp_path / "nowhere.csv")
 
 
 def test_the_clone_that_one_stands_in_comes_first(clone, tmp_path_factory, monkeypatch, capfd):

@@ -36,7 +36,7 @@ LOCAL = ROOT / "local"
         ("audio_tag", "a.wav --engine tensorflow", "--engine: invalid choice: 'tensorflow'"),
         ("audio_tag", "--model nowhere --wav a.wav", "nowhere"),
         ("audio_tag", "--sample_duration long", "--sample_duration: invalid"),
-        ("audio_tag", "--model mn04_as --wav a.wav", "weights mn04_as"),
+        ("audio_tag", "--model mn10_as --wav a.wav", "weights mn10_as"),
         ("audio_tag", "a.wav --hop_duration 1", "--sample_duration"),
         ("audio_tag", "a.wav --device tpu", "--device tpu"),
         ("audio_tag", "a.wav --pcm_format s17", "--pcm_format: invalid choice: 's17'"),

@@ -72,6 +72,21 @@ def test_groups_that_cross_the_folds_are_repeated(exp):
     assert (exp / "RESULTS.md").read_text().count("g_1 (folds 1, 2)") == 1
 
 
+def test_it_says_which_runs_it_is_of(exp):
+    def runs():
+        return [line for line in (exp / "RESULTS.md").read_text().splitlines() if "fold1" in line and line[0] == "-"]
+
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    assert runs() == ["- Runs: fold1, fold2, fold3"]
+    shutil.copytree(exp / "fold2", exp / "seed10" / "fold1")
+    shutil.copytree(exp / "fold2", exp / "seed9" / "fold1")
+    call("summarize", "--exp", exp, "--folds", 1, "--seeds", 10)
+    here, others = runs()
+    assert here == "- Runs: seed10/fold1" and others.endswith(": fold1, fold2, fold3, seed9/fold1")
+    call("summarize", "--exp", exp, "--folds", 1, 2, 3)
+    assert runs()[0] == "- Runs: fold1, fold2, fold3" and runs()[1].endswith(": seed9/fold1, seed10/fold1")
+
+
 def test_the_picture_is_of_all_folds(exp, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append((figure, path)))

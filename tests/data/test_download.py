@@ -199,7 +199,7 @@ def test_fetch_without_a_server(server, tmp_path, monkeypatch):
     server.server_close()
     with pytest.raises(UserError) as caught:
         download.fetch(url, tmp_path / "x", sha256=SHA256, hint="use --from FILE")
-    one_line(caught, url, "refused", "use --from FILE")
+    one_line(caught, url, "refused", "use --from FILE", "set PADDLETAG_MIRROR")
     assert files(tmp_path) == []
 
 
@@ -223,6 +223,9 @@ def test_mirror(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLETAG_MIRROR", f"http://127.0.0.1:{server.server_port}/mirror/")
     download.fetch("https://example.invalid/some/where/w%3D1.pt?download=1", tmp_path / "x", sha256=SHA256)
     assert server.paths == ["/mirror/w%3D1.pt"]
+    with pytest.raises(UserError) as caught:
+        download.fetch("https://example.invalid/other.pt", tmp_path / "y", md5="0" * 32)
+    one_line(caught, str(server.server_port), "expected " + "0" * 32, "PADDLETAG_MIRROR")
 
 
 def test_full_disk_leaves_no_final_file(server, tmp_path):

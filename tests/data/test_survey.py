@@ -101,6 +101,19 @@ def test_nothing_to_warn_of(record):
     assert lines(*enough(record, "ab"), labels="ab") == []
 
 
+def test_groups_that_keep_nothing_together(record):
+    clips = enough(record, "ab")
+    sounds = survey.check_files(clips, True)[1]
+
+    def found(groups, **options):
+        records = [{**clip, "group": str(groups(n))} for n, clip in enumerate(clips)]
+        return [line for line in survey.warnings(records, "ab", sounds, **options) if "data.group" in line]
+
+    assert len(found(lambda n: n, by_groups=True)) == 1
+    assert not found(lambda n: n // 2, by_groups=True)  # two clips of each
+    assert not found(lambda n: n)  # the data set divides itself
+
+
 def test_rare_classes(record):
     few = [record(f"c{n}.wav", wave(50 + n), ["c"]) for n in range(4)]
     rare, absent = lines(*enough(record, "ab"), *few, record("d.wav", wave(9), ["d"]), labels="abcde")

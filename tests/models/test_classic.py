@@ -181,6 +181,14 @@ def test_from_training_to_the_table(data, tmp_path, features, kind):
     np.testing.assert_allclose(found["scores"][0], expected, atol=0.02)  # stored features are float16
 
 
+def test_a_run_is_not_fitted_again_for_its_seed(data, tmp_path, monkeypatch):
+    call("train_classic", *train(data, tmp_path / "fold1", "mfcc", "knn"))
+    monkeypatch.setattr(fit_classic, "fit", lambda *args: pytest.fail("it is fitted again"))
+    call("train_classic", *train(data, tmp_path / "seed0" / "fold1", "mfcc", "knn"))
+    one, other = (model_folder.read_meta(tmp_path / name) for name in ("fold1", "seed0/fold1"))
+    assert one == other and (tmp_path / "seed0" / "fold1" / "model.safetensors").is_file()
+
+
 def test_a_launcher_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     assert "one process" in refusal("train_classic", *train(data, tmp_path / "fold1", "mfcc", "knn"))

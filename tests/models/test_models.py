@@ -162,9 +162,24 @@ def test_published_sizes(name):
     """Counted here, to the last digit of what the authors publish."""
     millions, billions = PUBLISHED[name]
     model = registry.create_model(name)
-    assert backbone.parameters(model) / 1e6 == pytest.approx(millions, abs=0.006)
+    parameters, macs = backbone.parameters(model), backbone.macs(model)
+    assert (parameters, macs) == registry.entry(name).counts  # which `paddletag models` shows
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.006)
     if billions:
-        assert backbone.macs(model) / 1e9 == pytest.approx(billions, abs=0.006)
+        assert macs / 1e9 == pytest.approx(billions, abs=0.006)
+
+
+def test_stored_sizes_that_nobody_published():
+    for name in ("mn01_as", "mn02_as"):
+        model = registry.create_model(name)
+        assert (backbone.parameters(model), backbone.macs(model)) == registry.entry(name).counts
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in registry.list_models() if name not in PUBLISHED])
+def test_all_other_stored_sizes(name):
+    model = registry.create_model(name)
+    assert (backbone.parameters(model), backbone.macs(model)) == registry.entry(name).counts
 
 
 def test_macs_by_hand():
@@ -219,7 +234,7 @@ def test_fetch_without_a_checksum_shows_the_address(script, tmp_path):
     """Nothing is downloaded that could not be told from another file."""
     result = script("tools/fetch_weights.py", "mn02_as", PADDLETAG_HOME=str(tmp_path))
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
-    assert registry.entry("mn02_as").url in result.stderr and "mn02_as --from FILE" in result.stderr
+    assert registry.entry("mn02_as").url in result.stderr and "mn02_as --from mn02_as_mAP_378.pt" in result.stderr
 
 
 def test_audioset_labels(shared):

@@ -150,7 +150,7 @@ def shell(path):
 
 
 def test_shell_differs_in_defaults_and_comments_alone():
-    assert {"audioset_tagging", "esc50", "gtzan", "music_speech", "tess"} <= set(NAMES)
+    assert {"audioset_tagging", "esc10", "esc50", "gtzan", "music_speech", "tess"} <= set(NAMES)
     first = shell(EXAMPLES / "esc50" / "run.sh")
     assert first[0] == ["stage", "stop_stage", "config", "raw", "folds", "wav"]
     assert first[1][:2] == ['cd "$(dirname "$0")" || exit', ". ../../utils/recipe.sh"] and len(first[1]) > 10
@@ -162,7 +162,7 @@ def test_shell_differs_in_defaults_and_comments_alone():
 def test_a_recipe_is_shell_yaml_and_text(name):
     """No Python; a default config that is there; what the READMEs name is there."""
     folder = EXAMPLES / name
-    made = (folder / "data", folder / "exp")  # by runs
+    made = (folder / "data", folder / "exp", folder / "clips")  # by runs; and sound
     files = [path for path in folder.rglob("*") if path.is_file() and not set(made) & set(path.parents)]
     assert {path.suffix for path in files} <= {".md", ".sh", ".yaml", ".txt"}
     assert [path.name for path in files if path.suffix == ".sh"] == ["run.sh"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ESC10, ROOT
 from paddletag import config
 from paddletag.data import layouts, manifest
 
@@ -165,11 +165,11 @@ def test_mistakes_are_one_line_and_leave_nothing(raw, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["alone"]
 
 
-def test_real_clips(shared, tmp_path):
-    call("--raw", shared("data/esc10"), "--out", tmp_path / "out", "--clips", 5)
+def test_real_clips(tmp_path):
+    call("--raw", ESC10, "--out", tmp_path / "out", "--clips", 5)
     rows = table(tmp_path / "out")
     assert [row["fold"] for row in rows] == list("12345")
     for row in rows:
         info = soundfile.info(tmp_path / "out" / "audio" / row["filename"])
-        assert (info.samplerate, info.channels, info.subtype) == (44100, 1, "PCM_16")
+        assert (info.samplerate, info.channels, info.subtype) == (32000, 1, "PCM_16")
         assert info.duration == pytest.approx(5, abs=0.01)

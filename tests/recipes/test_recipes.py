@@ -12,7 +12,6 @@ import numpy as np
 import prepared
 import pytest
 from conftest import ROOT
-from paddletag.models import pretrained_weights
 
 OPTIONS = ("--config", "conf/toy.yaml", "--raw", "toy", "--data", "d", "--exp", "e", "--folds", 1)
 
@@ -164,28 +163,11 @@ def test_two_processes(toy, tmp_path):
     assert "2 process(es)" in (tmp_path / "e" / "RESULTS.md").read_text()
 
 
-@pytest.fixture
-def real(shared, tmp_path):
-    """The ESC-10 clips, and a cache that holds mn04_as's real weights."""
-    from paddletag.models import registry
-
-    entry = registry.entry("mn04_as")
-    home = os.environ.get("PADDLETAG_HOME")
-    os.environ["PADDLETAG_HOME"] = str(tmp_path / "cache")
-    try:
-        pretrained_weights.install(entry.name, entry.url, entry.sha256, source=shared("weights/mn04_as_mAP_432.pt"))
-        yield shared("data/esc10")
-    finally:
-        del os.environ["PADDLETAG_HOME"]
-        if home is not None:
-            os.environ["PADDLETAG_HOME"] = home
-
-
 @pytest.mark.full
 @pytest.mark.parametrize(("folds", "lowest"), [("1", 0.97), ("1 2 3 4 5", 0.98)])
-def test_esc10_with_real_weights(folds, lowest, real, tmp_path):
+def test_esc10_with_real_weights(folds, lowest, shared, tmp_path):
     """At least 97 % on fold 1 within 4 minutes of stages 0 to 5, at least 98 % in the mean of all five."""
-    options = ("--raw", real, "--data", "d", "--exp", "e", "--folds", folds)
+    options = ("--raw", shared("data/esc10"), "--data", "d", "--exp", "e", "--folds", folds)
     options += ("--nproc", 2) if folds == "1" else ()
     done = recipe("esc50", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -194,9 +176,9 @@ def test_esc10_with_real_weights(folds, lowest, real, tmp_path):
 
 
 @pytest.mark.full
-def test_a_linear_probe_on_esc10(real, tmp_path):
+def test_a_linear_probe_on_esc10(shared, tmp_path):
     """Five folds in under a minute after the features, and a new last layer alone reaches 97 %."""
-    options = ("--raw", real, "--data", "d", "--exp", "e", "--config", "conf/mn04_probe.yaml")
+    options = ("--raw", shared("data/esc10"), "--data", "d", "--exp", "e", "--config", "conf/mn04_probe.yaml")
     assert recipe("esc50", *options, "--stop-stage", 1, cwd=tmp_path).returncode == 0
     begin = time.monotonic()
     done = recipe("esc50", *options, "--stage", 2, "--stop-stage", 3, cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Tagging from Python: against the pipeline, the command line and files of one sound; both engines; wrong arguments."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -311,6 +312,25 @@ def test_a_folder_called_as_a_backbone_does_not_hide_it(tmp_path, monkeypatch):
     assert not model_folder.is_folder("mn04_as")
     (tmp_path / "mn04_as" / "model.json").write_text("{}")
     assert model_folder.is_folder("mn04_as") and not model_folder.is_folder("mn10_as")
+
+
+def test_the_folder_of_a_run_is_its_only_model(folder, model, scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path / "cache"))
+    exp = tmp_path / "exp" / "mn01"
+    (exp / "log").mkdir(parents=True)
+    shutil.copytree(folder, exp / "fold2")
+    (exp / "fold10" / "checkpoints").mkdir(parents=True)  # not finished
+    expected = model.tag(scene)
+    assert paddletag.load_model(str(exp)).tag(scene) == expected
+    assert model_folder.find_model(exp) == exp / "fold2" and model_folder.find_model("mn04_as") == "mn04_as"
+    assert model_folder.load_model(exp)[1] == model_folder.load_model(folder)[1]
+
+    shutil.copytree(folder, exp / "fold10", dirs_exist_ok=True)
+    shutil.copytree(folder, exp / "seed3" / "test")
+    for engine in tagger.ENGINES:
+        with pytest.raises(runtime.UserError, match="fold2, fold10, seed3/test"):
+            paddletag.load_model(exp, engine)
+    assert paddletag.load_model(exp / "seed3").tag(scene) == expected
 
 
 @pytest.mark.parametrize("seconds", [1e15, 1e300, 10**400], ids=["1e15", "1e300", "10**400"])

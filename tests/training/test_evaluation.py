@@ -155,8 +155,8 @@ def test_lost_weights_come_back_from_the_last_checkpoint(trained, data, tmp_path
 
 
 def test_a_run_that_came_to_nothing_can_be_mended_in_place(data, tmp_path):
-    line = refusal("train", *arguments(data, tmp_path, "train.batch_size", "17"))
-    assert line.startswith("train.batch_size") and "17" in line and "16" in line
+    line = refusal("train", *arguments(data, tmp_path, "train.batch_size", "17", "train.accumulate", "17"))
+    assert "16 clips" in line and "train.accumulate 17" in line
     line = refusal("train", *arguments(data, tmp_path, "train.lr", "1e30"))
     assert "4 steps" in line and line.endswith("train.lr")
     assert not (tmp_path / "model.json").exists()

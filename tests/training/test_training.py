@@ -28,7 +28,7 @@ from paddletag.features.batches import TrainBatches, multi_hot
 from paddletag.models import backbone, model_folder, registry, weight_files
 from paddletag.tagging import scoring
 from paddletag.training import bad_steps, checkpoint, evaluation, learners, loop, mixed_precision
-from prepared import LABELS, PLAIN, SECONDS, call, prepare, refusal, report_data, settings
+from prepared import LABELS, PLAIN, SECONDS, call, command, prepare, refusal, report_data, settings
 from safetensors import safe_open
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
@@ -314,6 +314,66 @@ def test_a_step_that_does_not_divide_is_refused(data, tmp_path):
     assert "train.amp" in refusal("train", *arguments(data, tmp_path, "train.amp", "O2"))
 
 
+def test_fewer_clips_than_a_batch_make_a_smaller_one(data, tmp_path, monkeypatch, capsys):
+    """As a run that asks for the 16 clips there are, with the record of what was asked for; interrupted, the same."""
+    few, rows = train(data, tmp_path / "few", "train.batch_size", "100")
+    assert re.search(r"WARNING.*train\.batch_size 100 .*16 clips.*train\.lr", capsys.readouterr().out)
+    assert same(few, train(data, tmp_path / "fitting", "train.batch_size", "16")[0]) and len(rows) == 3
+    meta = model_folder.read_meta(tmp_path / "few")
+    assert meta["run"]["config"]["train"]["batch_size"] == 100 and meta["trained"]["batch_size"] == 16
+    assert meta["trained"]["steps"] == 3
+    assert "batch_size was 100" in refusal("train", *arguments(data, tmp_path / "few", "train.batch_size", "16"))
+
+    epoch = loop.train_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", lambda run, number: epoch(run, number) if number < 2 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(data, tmp_path / "cut", "train.batch_size", "100")
+    assert same(few, train(data, tmp_path / "cut", "train.batch_size", "100")[0])
+
+    passes = ("train.batch_size", "100", "train.accumulate", "5")  # 15 of 16 clips
+    train(data, tmp_path / "passes", *passes)
+    assert model_folder.read_meta(tmp_path / "passes")["trained"]["batch_size"] == 15
+    line = refusal("train", *arguments(data, tmp_path / "none", "train.batch_size", "100", "train.accumulate", "20"))
+    assert "16 clips" in line and "20" in line and not (tmp_path / "none").exists()
+
+
+def test_a_run_is_not_trained_again_for_its_seed(data, tmp_path, monkeypatch, capsys):
+    """With --seeds and without, in either order; another seed, and other settings, are other runs."""
+    call("train", *arguments(data, tmp_path / "fold1"))
+    (tmp_path / "fold1" / "metrics.json").write_text("{}")
+    before = {path: path.read_bytes() for path in (tmp_path / "fold1").rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", lambda *args: pytest.fail("it is trained again"))
+        call("train", *arguments(data, tmp_path / "seed0" / "fold1", "train.seed", "0"))
+    assert same(weights(tmp_path / "fold1"), weights(tmp_path / "seed0" / "fold1"))
+    assert not (tmp_path / "seed0" / "fold1" / "metrics.json").exists()  # stage 3 makes it there
+    call("train", *arguments(data, tmp_path / "seed1" / "fold1", "train.seed", "1"))
+    assert not same(weights(tmp_path / "fold1"), weights(tmp_path / "seed1" / "fold1"))
+    call("train", *arguments(data, tmp_path / "other" / "seed0" / "fold1"))
+    call("train", *arguments(data, tmp_path / "other" / "fold1", "train.epochs", "2"))
+    assert [len(history(tmp_path / "other" / name)) for name in ("fold1", "seed0/fold1")] == [2, 3]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "fold1").rglob("*") if path.is_file()}
+    # what was copied is a run like any other
+    capsys.readouterr()
+    call("train", *arguments(data, tmp_path / "seed0" / "fold1", "train.seed", "0"))
+    assert "up to date" in capsys.readouterr().out
+    call("train", "--extend", "true", *arguments(data, tmp_path / "seed0" / "fold1", "train.epochs", "4"))
+    assert len(history(tmp_path / "seed0" / "fold1")) == 4 and len(history(tmp_path / "fold1")) == 3
+
+
+def test_epochs_that_leave_nothing_to_learn_are_a_warning(tmp_path, capsys):
+    runtime.start_log()
+
+    def warning(*opts):
+        command("train").warn_of_epochs(settings(tmp_path, *opts)[1])
+        return capsys.readouterr().out
+
+    for opts in ("train.frozen_epochs 3", "train.warmup_epochs 3"):
+        assert re.fullmatch(f".*WARNING.*{opts} of train.epochs 3.*\n", warning(*opts.split()))
+    assert not warning("train.frozen_epochs", "2") and not warning("train.frozen_epochs", "3", "model.freeze", "all")
+
+
 def test_extending_a_finished_run(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RECIPE_COMMAND", "bash run.sh")
     train(data, tmp_path)
@@ -379,6 +439,15 @@ def test_a_linear_probe_learns_from_what_the_head_is_given(data, warm, tmp_path)
     scores = evaluation.evaluate(model, validation, features, "single_label", SECONDS, 4)
     right = scores.argmax(1) == multi_hot(validation, ["high", "low"]).argmax(1)
     assert rows[-1]["valid_accuracy"] == pytest.approx(right.mean())
+
+
+def test_the_seconds_of_a_linear_probe_have_those_of_its_embeddings(data, tmp_path, monkeypatch, capsys):
+    embeddings = evaluation.embeddings
+    monkeypatch.setattr(evaluation, "embeddings", lambda *args: (time.sleep(3), embeddings(*args))[1])
+    _, rows = train(data, tmp_path, "model.freeze", "all")
+    seconds = model_folder.read_meta(tmp_path)["trained"]["seconds"]
+    assert 3 <= seconds - sum(row["seconds"] for row in rows) < 6
+    assert "embeddings of 16 clips" in capsys.readouterr().out
 
 
 def test_the_best_epoch_on_validation_is_kept(data, tmp_path):

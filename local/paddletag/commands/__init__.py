@@ -10,14 +10,16 @@ import sys
 from paddletag import interrupt
 
 COMMANDS = {  # name of the file: what the command does; - stands for _ on the command line
-    "tag": "label sounds: files, folders, video, standard input",
+    "tag": "what is in recordings, and when: files, folders, video",
     "listen": "label what the microphone or standard input brings, live",
     "prepare": "stage 0: check a data set and list its clips",
     "features": "stage 1: compute the log-mels of a prepared data set",
     "train": "stage 2: fine-tune a network",
     "train_classic": "stage 2: fit a classic classifier, as a baseline",
     "evaluate": "stage 3: test trained models on what they were not trained on",
+    "calibrate": "a temperature and thresholds for a trained model's scores",
     "summarize": "stage 3: report all folds in RESULTS.md",
+    "compare": "runs side by side: accuracy, tests on the same clips, settings",
     "parse": "stage 5: tagging results to text, events, pictures, pages",
     "report": "a page with sound: of a tagging result or an evaluation",
     "video": "a video of a sound and its labels",
@@ -79,8 +81,8 @@ def describe_unknown(command: str) -> str:
     return f"no command {show(command)!r}{hint} (see paddletag --help)"
 
 
-def run(name: str) -> None:
-    """Run the command in the file `name` with the options in sys.argv, and exit."""
+def run(name: str, **settings: object) -> None:
+    """Run the command in the file `name` with the options in sys.argv, and exit. settings: for its `main`."""
     interrupt.begin()
     ignore_warnings()
     for variable, value in ENVIRONMENT.get(name, {}).items():
@@ -88,7 +90,7 @@ def run(name: str) -> None:
     from paddletag import runtime
 
     # Imported by `runtime.run`, which answers for a package that is not installed.
-    runtime.run(lambda: importlib.import_module(f"paddletag.commands.{name}").main())
+    runtime.run(lambda: importlib.import_module(f"paddletag.commands.{name}").main(**settings))
 
 
 def ignore_warnings() -> None:

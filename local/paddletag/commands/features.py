@@ -34,6 +34,7 @@ def main() -> None:
     workers = args.workers or max(1, runtime.cores() // distributed.local_world_size())
     settings = (config.data.clip_seconds, config.features.shard_size, config.data.max_rejected)
     folder = shards.folder(args.data, front_end, config.data.clip_seconds)
+    log.info("log-mels of %d clips: making those that %s does not hold yet", len(records), folder)
     with locked(folder, owner=distributed.launch_name()):
         _, counts = shards.extract(args.data, records, front_end, *settings, workers, rank, ranks)
     if counts["rejected"]:

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
         self._positionals_by_name: dict[str, argparse.Action] = {}
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", _Help)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
@@ -97,6 +97,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """--help with the defaults, where they say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing = action.default is None or action.default is False or action.default in ("", [])
+        told = nothing or "default:" in (action.help or "")  # in words of the option's own
+        return action.help if told else super()._get_help_string(action)
+
+
 class Group:
     """Options of a parser under a title of their own in --help; `names` are theirs."""
 
@@ -148,6 +157,17 @@ def add_list(parser: Parser | Group, name: str, kind: Callable[[str], Any], **kw
         return [kind(part) for part in texts]
 
     parser.add_argument(name, type=values_of, **kwargs)
+
+
+def choice_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A kind of values for `add_list`: one of `names`."""
+
+    def check(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(names)})")
+        return text
+
+    return check
 
 
 def _joined_where_a_list(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

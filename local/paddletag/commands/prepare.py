@@ -25,7 +25,7 @@ def main() -> None:
     """`paddletag prepare`."""
     parser = Parser(description=__doc__)
     parser.add_argument("--config", required=True, help="the recipe's YAML file")
-    parser.add_argument("--raw", default="", help="folder of the data set; empty: download it")
+    parser.add_argument("--raw", default="", help="folder of the data set, or its table; empty: download it")
     parser.add_argument("--data", required=True, help="folder for the manifest and the features")
     parser.add_argument("--opts", nargs="*", default=[], help="settings that override the config: key value ...")
     args = parser.parse_args()
@@ -42,8 +42,8 @@ def prepare(args: argparse.Namespace, config: CfgNode, data: Path) -> None:
     before = read_json(state, "") if state.exists() else {}
     again = before.get("raw") if not (data / "raw").exists() else None  # where it was given last time
     raw = Path(args.raw or again or fetch(config, data)).resolve()
-    if not raw.is_dir():
-        raise UserError(f"{raw}: no such folder ({'--raw' if args.raw else 'data.root'})")
+    if not raw.exists():
+        raise UserError(f"{raw}: no such file or folder ({'--raw' if args.raw else 'data.root'})")
     if before and before["raw"] != str(raw):
         raise UserError(f"{data}: was prepared from {before['raw']}: choose another --data for {raw}, or remove it")
 
@@ -65,7 +65,7 @@ def prepare(args: argparse.Namespace, config: CfgNode, data: Path) -> None:
     write_json(state, {"raw": str(raw), "digest": digest, "clips": len(records)})
 
     log.info("found in %s:%s", raw, runtime.Lines(survey.table(records, labels, sounds).split("\n")))
-    for line in survey.warnings(records, labels, sounds):
+    for line in survey.warnings(records, labels, sounds, by_groups=config.data.folds > 0):
         log.warning("%s", line)
     if rejected:
         reasons = f"such as {rejected[0]['reason']}; see {data / manifest.REJECTED}"
@@ -95,7 +95,10 @@ def fetch(config: CfgNode, data: Path) -> Path:
 
 def sources_digest(config: CfgNode, records: list[Record], labels: list[str]) -> str:
     """A text that changes when the table, a file of the data set, or how they are read changes."""
-    digest = hashlib.sha256(json.dumps([config.task, configs.to_dict(config.data), labels]).encode())
+    settings = {
+        key: value for key, value in configs.to_dict(config.data).items() if f"data.{key}" not in configs.FOR_CARDS
+    }
+    digest = hashlib.sha256(json.dumps([config.task, settings, labels]).encode())
     for record in records:
         try:
             source = manifest.fingerprint(record)

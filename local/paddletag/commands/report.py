@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--out", help="the file to write; default: NAME.html beside NAME.npz, report.html in a model")
     tagged = parser.group("a tagging result")
     tagged.add_argument("--audio", help="the file that was tagged; default: where it was then")
-    tagged.add_argument("--threshold", type=float, default=THRESHOLD, help="of the scores, to begin with")
+    words = f"of the scores, to begin with; default: those of a calibrated model, else {THRESHOLD}"
+    tagged.add_argument("--threshold", type=float, help=words)
     tagged.add_argument("--classes", nargs="+", help="these labels alone: names or globs")
     words = f"embed the sound (0.6 MB a minute), or refer to it; default: embed up to {EMBEDDED / 60:g} minutes"
     tagged.add_argument("--sound", choices=["embed", "link"], help=words)
@@ -34,12 +35,12 @@ def main() -> None:
     model.add_argument("--clips", type=int, default=CLIPS, help="clips whose sound is embedded")
     args = parser.parse_args()
     runtime.start_log()
-    source = Path(args.source)
+    source = Path(model_folder.find_model(args.source))
     is_model = source.is_dir()
     output = Path(args.out) if args.out else source.with_name(file_name(source.stem, ".html"))
     if is_model and not args.out:
         output = source / evaluation_files.result_name("report.html", args.tta)
-    check_options(args, output, (tagged if is_model else model).names)
+    check_options(args, source, output, (tagged if is_model else model).names)
     if is_model:
         records, _ = manifest.read(args.data)
         evaluation = evaluation_files.read_evaluation(source, args.tta)
@@ -51,23 +52,26 @@ def main() -> None:
         arrays |= {"labels": arrays["labels"][columns], "scores": arrays["scores"][:, columns]}
         link = {"link": True, "embed": False}.get(args.sound)
         sound = result_files.sound_file(arrays, source, args.audio)
-        text = tagging_page(arrays, sound, output.parent, args.threshold, link=link)
+        default = arrays["thresholds"][columns] if "thresholds" in arrays else THRESHOLD
+        threshold = default if args.threshold is None else args.threshold
+        text = tagging_page(arrays, sound, output.parent, threshold, link=link)
     write_text(output, text)
     log.info("Saved the report to %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
 
-def check_options(args: argparse.Namespace, output: Path, others: Iterable[str]) -> None:
+def check_options(args: argparse.Namespace, source: Path, output: Path, others: Iterable[str]) -> None:
     """UserError for what is missing, out of range, or would change nothing.
 
-    output: the file to write. others: the options of the other kind of source.
+    source: the model's folder, or the result. output: the file to write. others: the options of the other kind of
+    source.
     """
-    if Path(args.source).is_dir() and not (Path(args.source) / model_folder.META).is_file():
+    if source.is_dir() and not (source / model_folder.META).is_file():
         raise UserError(f"{args.source}: is not the folder of a model: for tagging results name one npz file")
-    kind = "the folder of a model" if Path(args.source).is_dir() else "a tagging result"
+    kind = "the folder of a model" if source.is_dir() else "a tagging result"
     refuse(args, others, f"{args.source} is {kind}, for which it has no meaning")
-    if Path(args.source).is_dir() and not args.data:
+    if source.is_dir() and not args.data:
         raise UserError(f"--data is missing: name the prepared folder of {args.source}")
-    if not 0 < args.threshold <= 1:
+    if args.threshold is not None and not 0 < args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold:g}: must lie between 0 and 1")
     if args.tta < 1:
         raise UserError(f"--tta {args.tta}: must be at least 1")

@@ -4,7 +4,6 @@ confusion.png beside it is the confusion matrix of all of them together, if clip
 RESULTS.tta5.md and confusion.tta5.png.
 """
 
-import html
 import re
 import statistics
 from collections import Counter
@@ -18,12 +17,12 @@ from paddletag import runtime
 from paddletag.commands.options import Parser, add_list
 from paddletag.data.splits import describe_split, parse_fold
 from paddletag.files import write_text
-from paddletag.reports import evaluation_files
+from paddletag.models import model_folder
+from paddletag.reports import evaluation_files, markdown
+from paddletag.reports.evaluation_files import METRICS, interval
 from paddletag.runtime import UserError, log
 from paddletag.training import run_record
 from paddletag.type_aliases import Meta
-
-METRICS = {"single_label": ("accuracy", "Accuracy (%)", 100, 2), "multi_label": ("mAP", "mAP", 1, 4)}
 
 
 class Result(NamedTuple):
@@ -57,9 +56,10 @@ def main() -> None:
             results.append(Result(seed, fold, *evaluation_files.read_metrics(folder, args.tta, split)))
             folders.append(folder)
     refuse_different_trainings(exp, results)
+    runs = which_runs(exp, folders)
     path, picture = (exp / evaluation_files.result_name(name, args.tta) for name in ("RESULTS.md", "confusion.png"))
     title, single = exp.name + suffix, results[0].meta["task"] == "single_label"
-    if (picture.exists() or not single) and is_report(path, title, results):
+    if (picture.exists() or not single) and is_report(path, title, results, runs):
         log.info("%s is up to date: %s", path, headline(results))
         return
     if single:
@@ -68,8 +68,16 @@ def main() -> None:
         scores_file = evaluation_files.result_name("scores.npz", args.tta)
         matrix = np.sum([confusion(folder / scores_file) for folder in folders], axis=0)
         figures.save(figures.confusion(matrix, results[0].meta["labels"], headline(results) + suffix), picture)
-    write_text(path, report(title, results, command_lines(results, runtime.command())))
+    write_text(path, report(title, results, runs, command_lines(results, runtime.command())))
     log.info("%s; wrote %s", headline(results), path)
+
+
+def which_runs(exp: Path, folders: list[Path]) -> list[str]:
+    """The lines of a Markdown list: the runs that are reported, and those in the folder of the report that are not."""
+    names = [str(folder.relative_to(exp)) for folder in folders]
+    others = [name for name in model_folder.models_of_run(exp) if name not in names]
+    lines = [f"- Runs: {', '.join(names)}"]
+    return [*lines, f"- Not in this report, in the same folder: {', '.join(others)}"] if others else lines
 
 
 def refuse_different_trainings(exp: Path, results: list[Result]) -> None:
@@ -111,12 +119,12 @@ def command_lines(results: list[Result], last: str) -> list[str]:
     return [line for line in dict.fromkeys(lines) if line not in ("", last)] + [last]
 
 
-def is_report(path: Path, title: str, results: list[Result]) -> bool:
+def is_report(path: Path, title: str, results: list[Result], runs: list[str]) -> bool:
     """Whether the file `path` is the report of these results, whichever command wrote it."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     block = re.search(r"^```bash\n(.*?)\n```$", before, re.S | re.M)
     lines = block[1].split("\n") if block else []
-    return bool(lines) and before == report(title, results, lines) and lines == command_lines(results, lines[-1])
+    return bool(lines) and before == report(title, results, runs, lines) and lines == command_lines(results, lines[-1])
 
 
 def headline(results: list[Result]) -> str:
@@ -142,29 +150,26 @@ def headline(results: list[Result]) -> str:
     return f"{name} {means[0]:.{digits}f} ± {statistics.stdev(numbers):.{digits}f} over {folds} folds"
 
 
-def markdown(text: str) -> str:
-    """A name as text in Markdown, in a table too, whatever it holds."""
-    text = html.escape(runtime.one_line(text), quote=False)
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
-
-
-def interval(metrics: dict[str, Any], task: str, text: str = "{}") -> str:
-    """The 95 % interval of a fold's metric, in `text`; empty where it was not measured."""
-    key, _, factor, digits = METRICS[task]
-    values = [f"{factor * value:.{digits}f}" for value in metrics.get(f"{key}_ci") or []]
-    return text.format(" to ".join(values)) if values else ""
-
-
-def report(title: str, results: list[Result], commands: list[str]) -> str:
-    """The text of RESULTS.md."""
+def report(title: str, results: list[Result], runs: list[str], commands: list[str]) -> str:
+    """The text of RESULTS.md. runs: of `which_runs`. commands: of `command_lines`."""
     meta = results[0].meta
-    lines = [f"# Results: {markdown(title)}", "", f"**{headline(results)}**", "", "```bash", *commands, "```", ""]
+    lines = [
+        f"# Results: {markdown.escape(title)}",
+        "",
+        f"**{headline(results)}**",
+        "",
+        "```bash",
+        *commands,
+        "```",
+        "",
+    ]
     lines += [*table(results), "", how_chosen(results), ""]
     if text := results[0].metrics.get("crossing"):
-        lines += [f"{markdown(text)}.", ""]
+        lines += [f"{markdown.escape(text)}.", ""]
     lines += confused_pairs(results)
     versions = ", ".join(f"{package} {version}" for package, version in meta["versions"].items())
     lines += [
+        *runs,
         f"- Backbone: {meta['backbone']}, {len(meta['labels'])} labels, clips of {meta['clip_seconds']:g} s,"
         f" {meta['run']['processes']} process(es)",
         f"- Machine: {meta['machine']}",
@@ -188,13 +193,13 @@ def table(results: list[Result]) -> list[str]:
     several = len({result.seed for result in results}) > 1
     held_out = "Split" if isinstance(results[0].fold, str) else "Fold held out"
     names = ["Seed"] * several + [held_out, name, "95 % interval", "Clips", "Training (s)"]
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = [names]
     for seed, fold, metrics, meta in results:
         value = "-" if metrics[key] is None else f"{factor * metrics[key]:.{digits}f}"
         seconds = f"{meta['trained']['seconds']:.0f}"
         row = [seed] * several + [str(fold), value, interval(metrics, task) or "-", str(metrics["n"]), seconds]
-        lines.append(f"| {' | '.join(row)} |")
-    return lines
+        rows.append(row)
+    return markdown.table(rows)
 
 
 def how_chosen(results: list[Result]) -> str:
@@ -224,5 +229,7 @@ def confused_pairs(results: list[Result]) -> list[str]:
         counts.update({(true, guess): n for true, guess, n in result.metrics.get("confused", [])})
     if not counts:
         return []
-    rows = [f"| {markdown(true)} | {markdown(guess)} | {n} |" for (true, guess), n in counts.most_common(10)]
+    rows = [
+        f"| {markdown.escape(true)} | {markdown.escape(guess)} | {n} |" for (true, guess), n in counts.most_common(10)
+    ]
     return ["Most confused pairs:", "", "| True label | Model's label | Clips |", "|---|---|---|", *rows, ""]

@@ -1,64 +1,299 @@
-"""Stage 4: a model and sounds -> <name>.npz with the scores of the labels, of whole files or over time.
+"""What is in recordings, and when: events with their start, end, label and score; of a short sound its labels.
 
 Sounds are files of any kind that libsndfile reads, video (through ffmpeg), folders, glob patterns, and - for a WAV
-stream or raw PCM on standard input. Without --output_dir the highest labels are printed instead; with --stream they
-are printed as they come and go. One file named by --wav and tagged by a backbone (not a trained folder) becomes
-audioset_tagging_sr_<its own rate>.npz, as PaddleAudio's script calls it; all others have their own names.
+stream or raw PCM on standard input. Tables and files of other programs: --format. A page with the sound: --report.
+Stage 4 of the recipes: --output_dir without --format writes the scores of all windows, NAME.npz, for `paddletag parse`.
 """
 
 import argparse
 import contextlib
 import functools
-import json
 import os
 import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from paddletag import runtime
 from paddletag.commands.listen import (
     HOP,
     PCM_OPTIONS,
-    STDIN,
     WINDOW,
-    add_event_options,
-    add_model_options,
+    add_engine_options,
+    add_model_option,
     add_pcm_options,
+    add_window_options,
+    check_event_options,
     check_shared_options,
     listen,
 )
-from paddletag.commands.options import Parser, add_flag, refuse
+from paddletag.commands.options import Parser, add_flag, add_list, choice_of, refuse
 from paddletag.data import audio, find_sounds, manifest
+from paddletag.data.find_sounds import STDIN
 from paddletag.data.splits import hold_out
 from paddletag.features.padding import PADS
-from paddletag.files import atomic, file_name
-from paddletag.models import model_folder
-from paddletag.runtime import UserError, log
-from paddletag.tagging import pipeline, result_files
-from paddletag.tagging.labels import top_k
+from paddletag.models import calibration, model_folder
+from paddletag.reports.answers import LABELS, Answers, Wanted
+from paddletag.runtime import UserError
+from paddletag.tagging import pipeline
+from paddletag.tagging.labels import choose_labels, event_thresholds, split_names
+from paddletag.tagging.result_formats import FORMATS
+from paddletag.tagging.saved_results import output_path, results_to_make, save
 from paddletag.tagging.tagger import open_predictor
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File, Meta
 
+LISTENING = {"threshold": 0.4, "low_threshold": 0.2}  # of --stream, where none are given
+EVENT_OPTIONS = ("threshold", "low_threshold")
 
-def main() -> None:
-    """`paddletag tag`."""
-    args = arguments()
+
+@dataclass(frozen=True)
+class Inputs:
+    """The sounds of a command line."""
+
+    names: dict[File, str]  # {path: name of its results}
+    source: audio.Source | None  # standard input, if it is one of them: its path is STDIN
+    rate: int  # Hz, of the only sound; 0 where there are several
+
+
+def main(historical: bool = False) -> None:
+    """`paddletag tag`; historical: local/audio_tag.py, where the whole sound is one window if nothing else is said."""
+    args = arguments(historical)
     meta = model_folder.describe_model(args.model)
     front_end = model_folder.saved_front_end(meta)
     if args.pad:
         front_end = front_end.replace(pad=args.pad)
-    if args.sample_duration and not args.stream:
-        name = "--hop_duration" if args.hop_duration else "--sample_duration"
-        hop_frames(front_end, args.hop_duration or args.sample_duration, name)
+    window, hop = args.sample_duration, args.hop_duration
     if args.stream:
-        window = args.sample_duration or WINDOW
-        listen(args, meta, args.stream, window, args.hop_duration or min(HOP, window))
+        window = window if "sample_duration" in args.given and window else WINDOW
+        listen(args, meta, args.stream, window, hop or min(HOP, window))
         return
-    if args.output_dir:
+    if window:
+        hop_frames(front_end, hop or window, args.spelling["hop_duration" if hop else "sample_duration"])
+        hop = hop or (0.0 if historical else window / 4)
+    check_labels(args, meta["labels"])
+    npz = "npz" in args.format
+    if npz:
         runtime.start_log()
+    inputs = find_inputs(args, meta)
+    answers = Answers(wanted(args, historical), inputs.names, inputs.rate)
+    outputs: dict[File, tuple[Path, str]] = {}
+    if npz:
+        options = calibration.model_name(meta), front_end.pad, window, hop, args.embeddings
+        outputs = results_to_make(npz_files(args, inputs), *options, again=answers.makes_something)
+        if not outputs:
+            return
+    answers.check_outputs()
+    predict = open_predictor(args.model, args.engine, args.device, args.embeddings)
+    paths = list(outputs if npz else inputs.names)
+    sounds = [inputs.source if inputs.source and path == STDIN else path for path in paths]
+    results = pipeline.tag_sounds(predict, meta, front_end, sounds, window, hop, args.batch_size)
+    answer_all(results, len(sounds), answers, outputs)
+
+
+def answer_all(
+    results: Generator[tuple[pipeline.Sound, Arrays | audio.AudioError], None, None],
+    count: int,
+    answers: Answers,
+    outputs: dict[File, tuple[Path, str]],
+) -> None:
+    """Write and print what is wanted of the results of `count` sounds. A sound that fails does not end the others.
+
+    outputs: {path of a sound: (path of its npz file, its fingerprint)}; empty where none are wanted. UserError at the
+    end if sounds have failed.
+    """
+    errors = []
+    hidden: dict[str, Any] = {} if count > 1 else {"disable": True}
+    bar = runtime.progress(total=count, desc="sounds", unit="file", **hidden)
+    with contextlib.closing(results), bar:
+        for sound, arrays in results:
+            path = STDIN if isinstance(sound, audio.Source) else sound
+            try:
+                if isinstance(arrays, UserError):
+                    raise arrays
+                if outputs:
+                    save(path, arrays, *outputs[path])
+                answers.add(path, arrays)
+            except UserError as error:
+                errors.append(error)
+                if count > 1:
+                    runtime.say(f"{runtime.program()}: error: {error}", file=sys.stderr)
+            bar.update()
+    if len(errors) < count:
+        answers.finish()
+    if errors:
+        raise UserError(f"{len(errors)} of {count} sounds could not be tagged") if count > 1 else errors[0]
+
+
+def arguments(historical: bool) -> argparse.Namespace:
+    """The arguments, checked as far as they can be by themselves. `spelling`: how messages name some of them."""
+    parser = Parser(description=__doc__, usage="%(prog)s SOUND ... [OPTIONS]")
+    parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
+    add_model_option(parser)
+    add_flag(parser, "--report", "also write a page, NAME.html, to look at and to listen to")
+    formats = [*FORMATS, "npz"]
+    words = "events as csv, tsv, json, jsonl, audacity (label track), raven (selection table) or labelstudio (tasks);"
+    words += " npz: the scores of all windows; one or several, with commas"
+    add_list(parser, "--format", choice_of(formats), default=[], metavar="FORMAT", help=words, action="extend")
+    words = 'these labels alone, with commas: names or globs, as "Dog,*speech*"; may be repeated'
+    parser.add_argument("--labels", action="append", metavar="NAMES", help=words)
+    words = "score that starts an event: a number, NAME=NUMBER, or a .yaml or .csv file of those; may be repeated"
+    words += " (default: 0.3, or what the model was calibrated to)"
+    parser.add_argument("--threshold", action="append", metavar="SCORE", help=words)
+    add_window_options(
+        parser, 0.0 if historical else 2.0, 0.0,
+        "length of a window: 10 is what the AudioSet weights were trained on, shorter windows follow quick sounds,"
+        " 0 is the whole sound",
+        f"from window to window (default: {'a window' if historical else 'a quarter of a window'})",
+    )  # fmt: skip
+    output = parser.group("where to")
+    words = "a file per sound in this folder: of each --format, or npz; else: printed, and files where you are"
+    output.add_argument("--output_dir", default="", metavar="FOLDER", help=words)
+    words = "one table of all sounds, of --format; default: printed"
+    output.add_argument("--output", default="", metavar="FILE", help=words)
+    add_flag(output, "--video", "also write a film, NAME.tags.mp4 (with ffmpeg)")
+    add_more_options(parser)
+    args = parser.parse_args()
+    names = ("--sample_duration", "--hop_duration") if historical else ("--window", "--hop")
+    args.spelling = dict(zip(("sample_duration", "hop_duration"), names, strict=True))
+    if args.output_dir and not (args.format or args.report or args.video):
+        args.format = ["npz"]
+    check_options(args)
+    refuse_unused_options(args, historical)
+    return args
+
+
+def add_more_options(parser: Parser) -> None:
+    """Add to a parser what few need."""
+    events = parser.group("which events and labels")
+    words = "score down to which an event lasts (default: --threshold); with --stream 0.2"
+    events.add_argument("--low_threshold", action="append", metavar="SCORE", help=words)
+    words = (
+        f"only the K strongest labels of each sound; of a short sound and of each window of --json {LABELS} by default"
+    )
+    events.add_argument("--top_k", type=int, metavar="K", help=words)
+    add_flag(events, "--json", "print the highest labels of each window, or the events of --stream, as JSON Lines")
+    computing = parser.group("how scores are computed")
+    add_engine_options(computing)
+    computing.add_argument("--batch_size", type=int, default=8, help="windows that the model takes at a time")
+    pad = "what fills a sound that is shorter than a window; default: what the model was trained with"
+    computing.add_argument("--pad", choices=PADS, help=pad)
+    add_flag(computing, "--embeddings", "write the backbone's embedding of each window to the npz file too")
+    inputs = parser.group("other sounds")
+    words = "one more sound; its npz file is called audioset_tagging_sr_RATE.npz if a backbone tags it alone"
+    inputs.add_argument("--wav", default="", metavar="SOUND", help=words)
+    words = "prepared folder: with no sound named, a clip of it that is new to the model is tagged"
+    inputs.add_argument("--data", default="", metavar="FOLDER", help=words)
+    add_pcm_options(inputs)
+    inputs.add_argument(
+        "--stream", nargs="?", const="-", choices=["-", "mic"],
+        help="print labels as they come and go, from standard input or the microphone, as `paddletag listen` does;"
+        f" windows of {WINDOW:g} s every {HOP:g} s unless told otherwise",
+    )  # fmt: skip
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what is out of range, and what does not fit together."""
+    check_seconds(args.sample_duration, args.hop_duration, tuple(args.spelling.values()), zero=True)
+    for name in ("top_k", "batch_size"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be at least 1")
+    check_shared_options(args)
+    if args.stream:
+        if args.wav or args.sounds or args.output_dir:
+            raise UserError("--stream listens and prints: it takes neither files nor --output_dir")
+        for name, default in LISTENING.items():
+            words = getattr(args, name)
+            setattr(args, name, one_number(f"--{name}", words[-1]) if words else default)
+        check_event_options(args)
+    if args.low_threshold and not args.threshold:
+        raise UserError("--low_threshold: needs --threshold")
+    tables = [name for name in args.format if name != "npz"]
+    if not args.output_dir:
+        if "npz" in args.format:
+            raise UserError("--format npz: is a file for each sound: give --output_dir too")
+        if len(tables) > 1:
+            raise UserError(f"--format {','.join(tables)}: is more than one table: give --output_dir for files of each")
+    if args.video and (args.top_k or 1) > 10:
+        raise UserError(f"--top_k {args.top_k}: a film shows at most 10 labels")
+
+
+def one_number(name: str, text: str) -> float:
+    """The number in the text of an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{name} {runtime.show(text)}: must be a number, with --stream") from None
+
+
+def refuse_unused_options(args: argparse.Namespace, historical: bool) -> None:
+    """Refuse options that would change nothing beside the others. (Each run.sh gives --data, beside --wav too.)"""
+    if args.stream:
+        unused = ("data", "top_k", "embeddings", "pad", "batch_size", "report", "video", "format", "labels", "output")
+        refuse(args, unused, "has no meaning beside --stream, which prints labels as they come and go")
+        if args.stream == "mic":
+            refuse(args, PCM_OPTIONS, "has no meaning beside --stream mic: a microphone is heard at the model's rate")
+        return
+    pages = args.report or args.video
+    tables = [name for name in args.format if name != "npz"]
+    if args.format:
+        refuse(args, ["json"], "is for what is printed: without --format and --output_dir")
+    if not tables:
+        refuse(args, ["output"], "is one table of events: give --format csv, tsv or json too")
+    if args.output and args.output_dir:
+        raise UserError("--output: is one table of all sounds, --output_dir a file for each: give one of them")
+    if args.format and not tables and not pages:
+        refuse(args, ["top_k", "labels"], "chooses labels, but npz files hold all: see --format, and paddletag parse")
+    if (historical or args.json or args.format) and not tables and not pages and args.given & set(EVENT_OPTIONS):
+        what = "npz files and windows have none: see --format csv, and paddletag parse"
+        raise UserError(f"--threshold, --low_threshold: are of events; {what}")
+    if "hop_duration" in args.given and not args.sample_duration:
+        raise UserError("{hop_duration} needs a window: give {sample_duration} too".format(**args.spelling))
+    if args.sounds:
+        refuse(args, ["data"], "is for when no sound is named")
+    if "-" not in (args.wav, *args.sounds):
+        refuse(args, PCM_OPTIONS, "is of sound from standard input: name - as the sound")
+    elif pages or "labelstudio" in tables:
+        raise UserError("--report, --video, --format labelstudio: need a file: standard input cannot be read again")
+    elif not args.pcm_rate:
+        refuse(args, PCM_OPTIONS, "is of raw PCM, whose rate must be given too: --pcm_rate")
+    if "npz" not in args.format:
+        refuse(
+            args, ["embeddings"], "is written to npz files: give --output_dir too, without --format or with npz in it"
+        )
+
+
+def check_labels(args: argparse.Namespace, labels: Sequence[str]) -> None:
+    """Make names and globs of --labels. UserError for labels that the model has not, and for wrong thresholds."""
+    if args.labels:
+        args.labels = [name for text in args.labels for name in split_names(text, labels)]
+        if not args.labels:
+            raise UserError("--labels: names no label")
+        choose_labels(labels, args.labels)
+    event_thresholds(labels, args.threshold, args.low_threshold)
+
+
+def wanted(args: argparse.Namespace, historical: bool) -> Wanted:
+    """What is to be made of each sound, besides npz files."""
+    prints = "json" if args.json else "windows" if historical else "events"
+    return Wanted(
+        "" if args.format else prints,
+        [name for name in args.format if name != "npz"],
+        args.output_dir,
+        args.output,
+        args.report,
+        args.video,
+        args.labels,
+        args.top_k,
+        args.threshold or (),
+        args.low_threshold or (),
+        with_times=bool(args.sample_duration),
+    )
+
+
+def find_inputs(args: argparse.Namespace, meta: Meta) -> Inputs:
+    """The sounds that are named, or a clip of --data. UserError for what is not there; a single sound is opened."""
     inputs = [*([args.wav] if args.wav else []), *args.sounds] or [held_out_clip(args.data, meta)]
     names: dict[File, str] = {path: name for path, name in find_sounds.find([x for x in inputs if x != "-"]).items()}
     source = None
@@ -68,188 +303,25 @@ def main() -> None:
         read = functools.partial(os.read, 0)
         source = audio.piped(read, STDIN, args.pcm_rate, args.pcm_format, args.pcm_channels)
         names[STDIN] = "stdin"
-    if len(names) == 1:
-        with contextlib.nullcontext(source) if source else audio.opened(*names) as only:  # a fault is told at once
-            rate = only.rate
-        if os.path.isfile(args.wav) and not model_folder.is_folder(args.model):
-            names = dict.fromkeys(names, f"audioset_tagging_sr_{rate}")
-    outputs = results_to_make(names, args, meta["sha256"], front_end.pad) if args.output_dir else {}
-    paths = list(outputs if args.output_dir else names)
-    if not paths:
-        return
-
-    predict = open_predictor(args.model, args.engine, args.device, args.embeddings)
-    sounds: list[File | audio.Source] = [source if source and path == STDIN else path for path in paths]
-    several = len(sounds) > 1
-    window, hop = args.sample_duration, args.hop_duration
-    results = pipeline.tag_sounds(predict, meta, front_end, sounds, window, hop, args.batch_size)
-    errors = []
-    hidden: dict[str, Any] = {} if several else {"disable": True}
-    bar = runtime.progress(total=len(sounds), desc="sounds", unit="file", **hidden)
-    with contextlib.closing(results), bar:
-        for sound, arrays in results:
-            path = STDIN if isinstance(sound, audio.Source) else sound
-            if isinstance(arrays, UserError):
-                errors.append(arrays)
-                if several:
-                    runtime.say(f"{runtime.program()}: error: {arrays}", file=sys.stderr)
-            elif args.output_dir:
-                save(path, arrays, *outputs[path])
-            else:
-                show(path, arrays, args, several)
-            bar.update()
-    if errors:
-        raise UserError(f"{len(errors)} of {len(sounds)} sounds could not be tagged") if several else errors[0]
-
-
-def arguments() -> argparse.Namespace:
-    """The arguments, checked as far as they can be by themselves."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
-    add_model_options(parser)
-    parser.add_argument("--wav", default="", help="one more sound; with none: a clip of --data new to the model")
-    parser.add_argument("--data", default="", help="the prepared folder, for when no sound is named")
-    parser.add_argument("--sample_duration", type=float, default=0, help="seconds of a window; 0: the whole file")
-    parser.add_argument("--hop_duration", type=float, default=0, help="seconds from window to window; 0: one window")
-    pad = "what fills a sound that is shorter than a window; default: what the model was trained with"
-    parser.add_argument("--pad", choices=PADS, help=pad)
-    parser.add_argument("--output_dir", default="", help="folder for the results; empty: print the highest labels")
-    parser.add_argument("--top_k", type=int, default=5, help="labels to print, where there is no --output_dir")
-    add_flag(parser, "--json", "print JSON Lines: one per window, or per --stream event")
-    add_flag(parser, "--embeddings", "write the backbone's embedding of each window too")
-    parser.add_argument("--batch_size", type=int, default=8, help="windows that the model takes at a time")
-    add_pcm_options(parser)
-    parser.add_argument(
-        "--stream", nargs="?", const="-", choices=["-", "mic"],
-        help="print labels as they come and go, from standard input or the microphone, as `paddletag listen` does;"
-        f" windows of {WINDOW:g} s every {HOP:g} s unless told otherwise",
-    )  # fmt: skip
-    add_event_options(parser)
-    args = parser.parse_args()
-    check_options(args)
-    refuse_unused_options(args)
-    return args
-
-
-def check_options(args: argparse.Namespace) -> None:
-    """Refuse what is out of range, and what does not fit together."""
-    check_seconds(args.sample_duration, args.hop_duration, zero=True)
-    for name in ("top_k", "batch_size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
-    check_shared_options(args)
-    if args.stream and (args.wav or args.sounds or args.output_dir):
-        raise UserError("--stream listens and prints: it takes neither files nor --output_dir")
-
-
-def refuse_unused_options(args: argparse.Namespace) -> None:
-    """Refuse options that would change nothing beside the others. (Each run.sh gives --data, beside --wav too.)"""
-    if args.stream:
-        unused = ("data", "top_k", "embeddings", "pad", "batch_size")
-        refuse(args, unused, "has no meaning beside --stream, which prints labels as they come and go")
-        if args.stream == "mic":
-            refuse(args, PCM_OPTIONS, "has no meaning beside --stream mic: a microphone is heard at the model's rate")
-        return
-    events = "is for --stream; events of files, and their thresholds, are those of stage 5: paddletag parse"
-    refuse(args, ("threshold", "low_threshold"), events)
-    if "hop_duration" in args.given and not args.sample_duration:
-        raise UserError("--hop_duration needs a window: give --sample_duration too")
-    if args.sounds:
-        refuse(args, ["data"], "is for when no sound is named")
-    if "-" not in (args.wav, *args.sounds):
-        refuse(args, PCM_OPTIONS, "is of sound from standard input: name - as the sound")
-    elif not args.pcm_rate:
-        refuse(args, PCM_OPTIONS, "is of raw PCM, whose rate must be given too: --pcm_rate")
-    if args.output_dir:
-        refuse(args, ("top_k", "json"), "is for what is printed: without --output_dir")
-    else:
-        refuse(args, ["embeddings"], "is written, not printed: give --output_dir too")
+    if "audacity" in args.format and not args.output_dir and len(names) > 1:
+        raise UserError("--format audacity: a label track is of one sound: give --output_dir for a track of each")
+    if len(names) > 1:
+        return Inputs(names, source, source.rate if source else 0)
+    with contextlib.nullcontext(source) if source else audio.opened(*names) as only:  # a fault is told at once
+        return Inputs(names, source, only.rate)
 
 
 def held_out_clip(data: str, meta: Meta) -> str:
     """The path of the first clip of the fold that a trained model has not met. UserError for any other model."""
     if not data or "run" not in meta:
-        raise UserError("--wav is missing: name a sound file")
+        raise UserError("no sound is named: name a file or a folder (with --wav or without)")
     records, _ = manifest.read(data)
     return hold_out(records, meta["run"]["fold"])[1][0]["audio"]
 
 
-def results_to_make(
-    names: dict[File, str], args: argparse.Namespace, model: str, pad: str
-) -> dict[File, tuple[Path, str]]:
-    """{path: (its result's path, its fingerprint)} of the sounds whose result is missing, or of another way to tag.
-
-    names: {path of a sound: name of its result}. model: its checksum. pad: what fills sounds that are too short.
-    UserError if the result of another sound lies in the place of one.
-    """
-    outputs = {}
-    for path, name in names.items():
-        place, source = Path(args.output_dir, name), fingerprint(path, args, pad)
-        output = place.with_name(file_name(place.name, ".npz"))
-        before = read_origin(output)
-        if before is not None:
-            refuse_result_of_another_sound(output, before, path)
-        if source and before and (str(before.get("model")), str(before.get("source"))) == (model, source):
-            log.info("%s is up to date", output)
-        else:
-            outputs[path] = output, source
-    return outputs
-
-
-def fingerprint(path: File, args: argparse.Namespace, pad: str) -> str:
-    """What a result depends on besides the model; nothing for a pipe, which is never the same again."""
-    if path == STDIN or not Path(path).is_file():
-        return ""
-    hop = args.hop_duration or args.sample_duration
-    record = {"audio": full_name(path), "start": args.sample_duration, "end": hop}
-    return manifest.fingerprint(record) + f" {pad} within{' embeddings' * args.embeddings}"
-
-
-def full_name(path: File) -> str:
-    """A sound as its result names it: by the whole path, and a pipe as on the command line."""
-    return "-" if path == STDIN else str(Path(path).resolve())
-
-
-def read_origin(output: Path) -> Arrays | None:
-    """What a result is of: its arrays audio and source, and with scores model, as far as it has them.
-
-    None where there is no result yet, or a damaged one.
-    """
-    try:
-        with np.load(output, allow_pickle=False) as file:
-            kept = ("audio", "source", "model") if "scores" in file else ("audio", "source")
-            return {name: file[name] for name in kept if name in file}
-    except Exception:
-        return None
-
-
-def refuse_result_of_another_sound(output: Path, origin: Arrays, path: File) -> None:
-    """UserError if the result `output`, whose origin `read_origin` gave, is not of the sound `path`."""
-    if (sound := result_files.origin(origin)) != full_name(path):
-        what = f"is the result of {sound}" if sound else "does not say which sound it is of"
-        advice = "remove it, or give another --output_dir"
-        raise UserError(f"{output}: {what}, and that of {path} would take its place: {advice}")
-
-
-def save(path: File, arrays: Arrays, output: Path, source: str) -> None:
-    """Write the result of a sound to `output`, with what it is of: its path and `source`, its fingerprint."""
-    content: dict[str, Any] = {**arrays, "audio": np.array(full_name(path)), "source": np.array(source)}
-    with atomic(output) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **content)
-    best = top_k(arrays["scores"].mean(0), arrays["labels"], 3)
-    log.info("%s: %s", path, ", ".join(f"{label} {score:.3f}" for label, score in best))
-    log.info("Saved tagging results to %s", output)
-
-
-def show(path: File, arrays: Arrays, args: argparse.Namespace, several: bool) -> None:
-    """Print the highest labels of each window: `label score` lines, below the file's name and the time as needed."""
-    lines = [] if args.json or not several else [f"{path}:"]
-    for start, end, scores in zip(arrays["start"], arrays["end"], arrays["scores"], strict=True):
-        best = [(label, round(score, 4)) for label, score in top_k(scores, arrays["labels"], args.top_k)]
-        start, end = round(float(start), 3), round(float(end), 3)
-        if args.json:
-            lines.append(json.dumps({"file": str(path), "start": start, "end": end, "tags": dict(best)}))
-            continue
-        lines += [f"{start:.2f} s to {end:.2f} s:"] if args.sample_duration else []
-        lines += [f"{label} {score:.4f}" for label, score in best]
-    runtime.say(*lines)
+def npz_files(args: argparse.Namespace, inputs: Inputs) -> dict[File, Path]:
+    """{path of a sound: path of its npz file}. (PaddleAudio's name for the one file of --wav, tagged by a backbone.)"""
+    names = inputs.names
+    if len(names) == 1 and os.path.isfile(args.wav) and not model_folder.is_folder(args.model):
+        names = dict.fromkeys(names, f"audioset_tagging_sr_{inputs.rate}")
+    return {path: output_path(args.output_dir, name, ".npz") for path, name in names.items()}

@@ -16,6 +16,7 @@ from paddletag.data.splits import describe_split, hold_out, parse_fold, records_
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked, write_json
 from paddletag.models import model_folder, registry
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import UserError, log
 from paddletag.training import distributed, run_record
 from paddletag.type_aliases import Meta, Record
@@ -42,6 +43,7 @@ def main() -> None:
     records, validation = divide(clips, args.fold, config)
     refuse_settings_that_need_a_gpu(config, args.device)
     configs.clips_per_pass(config.train, distributed.world_size())
+    configs.fit_batch(config, len(records), distributed.world_size())  # UserError where there are too few
     runtime.start_log(exp / "train.log", quiet=rank > 0)
     # A run that was killed may have left its training at work, and this one would write between its lines.
     with contextlib.nullcontext() if rank else locked(exp / "train", wait=False):
@@ -74,14 +76,15 @@ def train(
         "processes": ranks,
         "batch": "step",  # train.batch_size counts the clips of a step
     }
-    sounds = features.sounds(used)
+    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
+    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, args.extend, changes)
-    if run_record.is_finished(exp, run, args.extend):
-        log.info("%s is up to date: trained for %d epochs", exp, config.train.epochs)
+    if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):
         return
     if fault:
         raise fault
+    warn_of_epochs(config)
     commands = command_lines(exp, args.extend)
 
     from paddletag.training import loop  # paddle takes seconds to import: after what can go wrong at once
@@ -102,6 +105,7 @@ def train(
     if rank == 0:
         meta = describe_trained_model(config, labels, run, commands, trained)
         model_folder.save_model(exp, model, meta)
+        write_card(exp)
         log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, trained["seconds"])
 
 
@@ -139,6 +143,7 @@ def describe_trained_model(
         "trained": trained,
         "versions": runtime.versions(),
         "machine": runtime.machine(),
+        "date": runtime.today(),
     }
 
 
@@ -164,6 +169,23 @@ def divide(clips: list[Record], fold: int | str, config: CfgNode) -> tuple[list[
             " the data a split valid"
         )
     return validation_part(records, share, config.train.seed) if share else (records, valid)
+
+
+def warn_of_epochs(config: CfgNode) -> None:
+    """Log a warning, on rank 0, for a train.epochs that leaves nothing of what other settings are for."""
+    settings = config.train
+    if distributed.rank():
+        return
+    if config.model["freeze"] != "all" and settings.frozen_epochs >= settings.epochs:
+        log.warning(
+            "train.frozen_epochs %d of train.epochs %d: the head alone learns, the other layers never do",
+            *(settings.frozen_epochs, settings.epochs),
+        )
+    if settings.warmup_epochs >= settings.epochs:
+        log.warning(
+            "train.warmup_epochs %g of train.epochs %d: the learning rate rises until the end, and never goes down",
+            *(settings.warmup_epochs, settings.epochs),
+        )
 
 
 def refuse_settings_that_need_a_gpu(config: CfgNode, device: str) -> None:

@@ -13,11 +13,13 @@ from yacs.config import CfgNode
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
+from paddletag.commands.train import describe_trained_model
 from paddletag.data import download, manifest
 from paddletag.data.splits import describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked
 from paddletag.models import classic, model_folder, registry
+from paddletag.reports.model_card import write_card
 from paddletag.runtime import UserError, log
 from paddletag.training import distributed, fit_classic, run_record
 from paddletag.type_aliases import Record
@@ -78,11 +80,11 @@ def train(
         "batch": "step",
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
-    sounds = features.sounds(records)
+    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
+    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
     changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
     run_record.refuse_another_run(exp, run, describe_changes=changes)
-    if run_record.is_finished(exp, run):
-        log.info("%s is up to date: %s", exp, name)
+    if run_record.is_done(exp, run, name):
         return
 
     distributed.init(args.device)
@@ -99,22 +101,18 @@ def train(
     )
     target = {record["id"]: labels.index(record["labels"][0]) for record in records}
     targets = [target[clip_id] for clip_id in clip_ids]
+    log.info("fitting %s to %d windows", settings.classifier, len(rows))
     model.arrays = fit_classic.fit(
         settings.classifier, rows, targets, len(labels), config.train.seed, settings.standardise
     )
     seconds = round(time.perf_counter() - started, 1)
+    trained = {"rows": len(rows), "seconds": seconds}
     meta = {
+        **describe_trained_model(config, labels, run, [runtime.command()], trained),
         "backbone": name,
         "classic": {"features": settings.features, "classifier": settings.classifier, "backbone": config.model.name},
-        "labels": labels,
-        "task": config.task,
-        "clip_seconds": config.data.clip_seconds,
-        "run": run,
-        "command": runtime.command(),
-        "trained": {"rows": len(rows), "seconds": seconds},
-        "versions": runtime.versions(),
-        "machine": runtime.machine(),
     }
     manifest.write_clip_list(exp / model_folder.CLIPS, clips, sounds)
     model_folder.save_arrays(exp, model.to_arrays(), front_end, meta)
+    write_card(exp)
     log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, seconds)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from paddletag import runtime
+from paddletag.commands.listen import add_window_options
 from paddletag.commands.options import Parser, refuse
 from paddletag.data import audio
 from paddletag.models import model_folder
@@ -27,8 +28,7 @@ def main() -> None:
     parser.add_argument("sound", help="a file of sound, or a film, whose picture is then shown")
     parser.add_argument("--out", required=True, help="the file to write; its name ends in .mp4")
     parser.add_argument("--model", default="mn04_as", help="folder of a trained model, or the name of a backbone")
-    parser.add_argument("--sample_duration", type=float, default=2.0, help="seconds of a window")
-    parser.add_argument("--hop_duration", type=float, default=0.3, help="seconds from window to window")
+    add_window_options(parser, window=2.0, hop=0.3)
     parser.add_argument("--engine", default="paddle", choices=ENGINES, help="what computes scores")
     parser.add_argument("--tagging", help="npz file of stage 4 of this sound, instead of the four options above")
     parser.add_argument("--top_k", type=int, default=5, help="labels of the moment, 1 to 10")

@@ -21,9 +21,10 @@ def main() -> None:
     runtime.start_log()
     entry = registry.entry(args.name)
     if not entry.checksum and args.source is None:
+        take = runtime.own_command(f"weights {entry.name} --from {entry.url.rpartition('/')[2]}")
         raise UserError(
             f"{entry.name}: no checksum of its weights is known here, so they are not downloaded unseen:"
-            f" get {entry.url} yourself, then run {runtime.own_command(f'weights {entry.name} --from FILE')}"
+            f" run curl -LO {entry.url} yourself, then {take}"
         )
     pretrained_weights.install(
         entry.name,

@@ -47,12 +47,14 @@ def fetch(
     (at least one is required). The environment variable PADDLETAG_MIRROR replaces all of the address but the file's
     name. Of two processes with the same `path` the second waits, and then finds the file.
 
-    Returns the path. UserError: the server does not have the file, cannot be reached, or sends another one; `hint` is
-    the error's last clause, and says what the user can do instead.
+    Returns the path. UserError: the server does not have the file, cannot be reached, or sends another one; `hint` says
+    in its text what the user can do instead, besides naming another server.
     """
     if not (sha256 or md5):
         raise ValueError(f"{url}: a checksum is required")
     path, url = Path(path), mirrored(url)
+    mirror = "it names this server" if os.environ.get("PADDLETAG_MIRROR") else "to the folder's address there"
+    hint = f"{hint}; or take the file from another server: set PADDLETAG_MIRROR ({mirror})"
     part, tag = _beside(path, ".part"), _beside(path, ".part.etag")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):

@@ -11,6 +11,8 @@ from paddletag.files import walk
 from paddletag.runtime import UserError, log
 from paddletag.type_aliases import File
 
+STDIN = "standard input"  # stands for a path where sound comes from there
+
 
 def find(inputs: Iterable[File]) -> dict[Path, str]:
     """{path: name} of the sound files that `inputs` (files, folders, glob patterns) mean, in their order.

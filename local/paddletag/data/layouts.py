@@ -14,7 +14,7 @@ from paddletag import config as configs
 from paddletag.data.audioset import read_audioset
 from paddletag.data.path_patterns import read_folders
 from paddletag.data.splits import stratified_folds
-from paddletag.data.table_rows import SOUND, Find, Roles, Row, check_missing
+from paddletag.data.table_rows import SOUND, TABLES, Find, Roles, Row, check_missing
 from paddletag.data.tables import read_paths, read_table
 from paddletag.data.text_files import read_labels, read_text
 from paddletag.runtime import UserError, log
@@ -32,10 +32,14 @@ SPLITS = {"training": "train", "validation": "valid", "val": "valid", "testing":
 def read(config: CfgNode, raw: File, near: File = ".") -> tuple[list[Record], list[str]]:
     """The raw data set in the folder `raw` -> (records without `seconds`, labels in order).
 
-    Files that the config names are looked for in `raw`, in the config's folder `near` and in the one above it.
+    raw: may also be the table or list itself, in the place of data.metadata; paths in it are from its folder. Other
+    files that the config names are looked for in `raw`, in the config's folder `near` and in the one above it.
     UserError for what is missing, ambiguous or cannot be understood; what is left out is logged with its count.
     """
-    settings, raw = config.data, Path(raw)
+    raw = Path(raw)
+    if raw.is_file():
+        config, raw = _of_table(config, raw)
+    settings = config.data
     folders = (raw, Path(near), Path(near).parent)
 
     def find(name: str) -> Path:
@@ -57,6 +61,19 @@ def read(config: CfgNode, raw: File, near: File = ".") -> tuple[list[Record], li
     numbers = _numbers(rows, roles["index"]) if "index" in roles else {}
     names = {name for record in records for name in record["labels"]}
     return records, sorted(names, key=lambda name: (numbers.get(name, 0), name))
+
+
+def _of_table(config: CfgNode, table: Path) -> tuple[CfgNode, Path]:
+    """(`config` with the file `table` as data.metadata, its folder). UserError where it says that by itself."""
+    settings = config.data
+    why = f"data.layout is {settings.layout}" if settings.layout not in TABLES else ""
+    why = why or (f"data.metadata is {settings.metadata} already" if settings.metadata else "")
+    if why:
+        raise UserError(f"{table}: is a file, and {why}: name the folder of the data set (--raw)")
+    config = config.clone()
+    config.defrost()
+    config.data.metadata = table.name
+    return config, table.parent
 
 
 def _ids(rows: Sequence[Row], roles: Roles, raw: Path) -> Iterable[tuple[Row, str]]:

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,8 @@ def digest(records: Sequence[Record]) -> str:
 def write_clip_list(path: File, records: Sequence[Record], sounds: dict[str, str]) -> None:
     """Keep what a model is made from: a line of JSON for each clip, compressed.
 
-    sounds: {id: what tells this sound from another}, for the clips that are trained or validated on.
+    sounds: {id: what tells this sound from another}, for the clips that are trained or validated on, and others where
+    it is known.
     """
     rows = ([r["id"], short_name(r), split_of(r), r["labels"], sounds.get(r["id"])] for r in records)
     with atomic(path) as temporary, open(temporary, "wb") as raw:
@@ -191,28 +192,60 @@ def write_clip_list(path: File, records: Sequence[Record], sounds: dict[str, str
             file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None = None) -> str:
-    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips.
-
-    Without `sounds`, what the clips sound like is not compared.
-    """
+def read_clip_list(path: File) -> dict[str, tuple[Any, ...]] | None:
+    """{id: (short name, fold or split, labels, sound or None)} of the list that `write_clip_list` kept; None where it
+    cannot be read: of a model of before, or in a copy without it."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            before = {
+            return {
                 clip_id: (name, split, labels, sound) for clip_id, name, split, labels, sound in map(json.loads, file)
             }
     except (OSError, EOFError, ValueError, LookupError, TypeError):
-        return "its clips, labels, folds or sounds are others now"  # a model of before, or a copy without the list
-    if sounds is None:
-        sounds = {clip_id: row[3] for clip_id, row in before.items()}
+        return None
+
+
+def same_clips(
+    kept: dict[str, tuple[Any, ...]], records: Sequence[Record], sounds: dict[str, str]
+) -> list[tuple[str, int | str]]:
+    """[(short name, fold or split there)] of those of `records` that a list of `read_clip_list` has too.
+
+    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike or, where the list has no
+    checksum of the sound, that have the same short name.
+    """
+    rows = [row for row in kept.values() if isinstance(row[0], str) and isinstance(row[1], (int, str))]
+    by_sound = {row[3]: row[1] for row in rows if isinstance(row[3], str)}
+    by_name = {row[0]: row[1] for row in rows if row[3] is None or str(row[3]).startswith("[")}  # [: path and time
+    found = []
+    for record in records:
+        name, sound = short_name(record), sounds.get(record["id"])
+        split = by_sound.get(sound, by_name.get(name)) if sound is not None else by_name.get(name)
+        if split is not None:
+            found.append((name, split))
+    return found
+
+
+def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None = None) -> str:
+    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips.
+
+    Where one of the two lists does not know what a clip sounds like, that is not compared.
+    """
+    before = read_clip_list(path)
+    if before is None:
+        return "its clips, labels, folds or sounds are others now"
+    sounds = sounds or {}
     now = {r["id"]: (short_name(r), split_of(r), r["labels"], sounds.get(r["id"])) for r in records}
     lines = [f"+ {now[clip_id][0]}" for clip_id in now if clip_id not in before]
     lines += [f"- {before[clip_id][0]}" for clip_id in before if clip_id not in now]
     for clip_id, (name, *new) in now.items():
-        if clip_id in before and list(before[clip_id][1:]) != new:
-            lines.append(f"{name} ({', '.join(_differences(before[clip_id][1:], new))})")
+        if clip_id in before and (words := _differences(before[clip_id][1:], new)):
+            lines.append(f"{name} ({', '.join(words)})")
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return f"{len(now)} clips, trained with {len(before)}: {', '.join(lines[:SHOWN])}{more}"
+
+
+def count_clips(path: File) -> dict[int | str, int]:
+    """{fold or split: its clips} of the list that `write_clip_list` kept; {} where there is none."""
+    return dict(Counter(row[1] for row in (read_clip_list(path) or {}).values()))
 
 
 def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
@@ -222,7 +255,7 @@ def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
         words.append(f"{describe_split(before[0])}, now {describe_split(now[0])}")
     if before[1] != now[1]:
         words.append(f"{'; '.join(before[1])}, now {'; '.join(now[1])}")
-    if before[2] != now[2]:
+    if None not in (before[2], now[2]) and before[2] != now[2]:
         words.append("another sound")
     return words
 

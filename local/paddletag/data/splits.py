@@ -84,7 +84,7 @@ def validation_part(records: Sequence[Record], share: float, seed: int) -> tuple
     of equal size. Groups stay whole, and every label keeps clips to train on; one clip or group is set aside at least.
     UserError if that cannot be.
     """
-    units = _units(records)
+    units = units_of(records)
     labels_left = Counter(name for record in records for name in record["labels"])
     aside: set[int] = set()
 
@@ -125,7 +125,7 @@ def _fitting_rows(records: Sequence[Record], units: int, share: float, seed: int
     return {row for row, number in enumerate(numbers) if number in chosen}
 
 
-def _units(records: Sequence[Record]) -> dict[tuple[str, object], list[int]]:
+def units_of(records: Sequence[Record]) -> dict[tuple[str, object], list[int]]:
     """{key: rows of `records`} of what stays together: groups, and clips without one."""
     units = defaultdict(list)
     for row, record in enumerate(records):
@@ -140,7 +140,7 @@ def stratified_folds(records: Sequence[Record], folds: int, seed: int) -> list[i
     depends on the seed and on their names alone, so that a new clip hardly moves the others.
     UserError for fewer groups (clips, where there are none) than folds.
     """
-    units = _units(records)
+    units = units_of(records)
     if len(units) < folds:
         what = "groups" if any("group" in record for record in records) else "clips"
         raise UserError(f"data.folds: {folds} folds need as many {what}: there are {len(units)}")

@@ -125,8 +125,13 @@ def class_counts(records: Sequence[Record], labels: Sequence[str]) -> dict[str, 
     return {name: counts[name] for name in labels}
 
 
-def warnings(records: Sequence[Record], labels: Sequence[str], sounds: Sequence[Sound]) -> list[str]:
-    """What will hurt, a line each: rare classes, splits that lack some, copies, silence, what cannot be decoded."""
+def warnings(
+    records: Sequence[Record], labels: Sequence[str], sounds: Sequence[Sound], by_groups: bool = False
+) -> list[str]:
+    """What will hurt, a line each: rare classes, splits that lack some, copies, silence, what cannot be decoded.
+
+    by_groups: the folds were made here, with groups kept whole, so that groups of one clip each are a mistake.
+    """
     lines = []
     counts = class_counts(records, labels)
     rare = sorted((n, name) for name, n in counts.items() if 0 < n < FEW)
@@ -139,6 +144,12 @@ def warnings(records: Sequence[Record], labels: Sequence[str], sounds: Sequence[
         verb = {"train": "learnt", "valid": "validated", "test": "tested"}[split]
         lacking = [name for name in labels if counts[name] and not split_counts[name]]
         lines += _line(f"{{n}} classes have no clips in {split}, so that they are not {verb}", lacking)
+    groups = {record["group"] for record in records if "group" in record}
+    if by_groups and len(groups) == len(records) > 1:
+        lines.append(
+            f"data.group: each of the {len(records)} clips is a group of its own, so that groups keep nothing together:"
+            " does it name the right column or field?"
+        )
     if text := crossing_groups(records):
         lines.append(f"{text}: a model is tested on recordings that it has partly heard")
     lines += _copies(records, sounds)

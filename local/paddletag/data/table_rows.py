@@ -1,5 +1,7 @@
 """What all layouts of raw data sets collect: a row per clip, and what its columns mean by the config."""
 
+import os
+import string
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ ROLES = ("label", "index", "fold", "split", "group", "start", "end")  # what a c
 SOUND = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".w64", ".rf64",
          ".caf"}  # fmt: skip
 OTHER_SOUND = {".m4a", ".mp4", ".webm", ".mkv", ".aac", ".wma"}  # what libsndfile does not read
+
+TABLES = ("csv", "paths")  # the layouts of data sets that are one file
 
 Roles = dict[str, str]  # {what a column, or a field, tells: its name}
 Find = Callable[[str], Path]  # where a file is that the config names
@@ -32,16 +36,39 @@ def require_settings(settings: CfgNode, *keys: str) -> None:
     """UserError for keys of `data` that the layout needs, and that are empty."""
     for key in keys:
         if not settings[key]:
-            raise UserError(f"data.{key} is empty: layout {settings.layout} needs it")
+            instead = (
+                ", or the file itself as --raw" if key == "metadata" and settings.layout in ("csv", "paths") else ""
+            )
+            raise UserError(f"data.{key} is empty: layout {settings.layout} needs it{instead}")
 
 
 def checked_roles(settings: CfgNode, columns: Collection[str], table: File) -> Roles:
-    """{what a column may tell: the column that the config names for it}. UserError for one that is not there."""
-    roles = {role: settings[role] for role in ROLES if settings[role]}
-    for role, column in roles.items():
-        if column not in columns:
-            raise UserError(f"{table}: no column {column!r} (data.{role}); its columns: {', '.join(columns)}")
+    """{what a column may tell: the column that the config names for it, of `A | B` the first that is there}.
+
+    UserError for one that is not there.
+    """
+    roles = {}
+    for role in filter(settings.get, ROLES):
+        names = [settings[role], *alternatives(settings[role])]
+        roles[role] = next((name for name in names if name in columns), "")
+        if not roles[role]:
+            raise UserError(f"{table}: no column {settings[role]!r} (data.{role}); its columns: {', '.join(columns)}")
     return roles
+
+
+def audio_pattern(settings: CfgNode, columns: Collection[str], table: File) -> str:
+    """The pattern of a row's file that data.audio names: of `A | B` the first whose columns are there.
+
+    UserError where none of them is.
+    """
+    for pattern in [settings.audio, *alternatives(settings.audio)]:
+        try:
+            if {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None} <= {*columns}:
+                return pattern
+        except ValueError:  # a brace too many
+            continue
+    named = f"data.audio {settings.audio!r} names a column that is not there"
+    raise UserError(f"{table}: {named}; its columns: {', '.join(columns)}")
 
 
 def check_missing(missing: Sequence[str], total: int, what: str, settings: CfgNode) -> None:
@@ -69,12 +96,18 @@ def metadata_files(settings: CfgNode, find: Find) -> list[tuple[str | None, Path
     return [(split, find(name)) for split, names in by_split.items() for name in alternatives(names)]
 
 
-def audio_path(pattern: str, fields: dict[str, Any], table: File) -> str:
-    """A row's file, by the pattern data.audio. UserError for a field that is not there."""
+def audio_path(pattern: str, fields: dict[str, Any], raw: Path, where: str) -> str:
+    """A row's file, by a pattern of `audio_pattern`: absolute, from the user's home (~/), or from the folder `raw`.
+
+    where: the row, for errors. UserError for no path, and for a pattern that says more than the names of columns.
+    """
     try:
-        return pattern.format_map(fields)
+        path = pattern.format_map(fields)
     except (LookupError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{table}: data.audio {pattern!r} names a column that is not there: {error}") from None
+        raise UserError(f"{where}: data.audio {pattern!r}: {error}") from None
+    if not path.strip() or path.endswith("/"):
+        raise UserError(f"{where}: the path of the sound (data.audio {pattern!r}) is empty")
+    return str(raw / (os.path.expanduser(path) if path.startswith("~/") else path))
 
 
 def label_names(text: str, task: str, what: str) -> list[str]:

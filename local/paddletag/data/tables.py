@@ -9,6 +9,7 @@ from paddletag.data.table_rows import (
     Roles,
     Row,
     audio_path,
+    audio_pattern,
     checked_roles,
     label_names,
     metadata_files,
@@ -22,18 +23,22 @@ def read_table(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
     """Layout `csv`: a row per clip, columns by name. UserError for what cannot be understood."""
     settings = config.data
     require_settings(settings, "metadata", "audio", "label")
-    rows, roles = [], {}
+    rows: list[Row] = []
+    roles: Roles = {}
     for split, table in metadata_files(settings, find):
         lines, columns = read_csv(table, settings.delimiter, raw)
-        roles = checked_roles(settings, columns, table)
+        before, roles = roles, checked_roles(settings, columns, table)
+        if before not in ({}, roles):
+            raise UserError(f"{table}: its columns have other names than those of the table before it: name them alike")
+        pattern = audio_pattern(settings, columns, table)
         for line, fields in lines:
             where = f"{table}:{line}"
             if None in fields or None in fields.values():
                 raise UserError(f"{where}: has {'more' if None in fields else 'fewer'} fields than the header")
-            what = f"{where}: the label (column {settings.label!r})"
-            names = label_names(fields[settings.label], config.task, what)
-            rows.append(Row(where, str(raw / audio_path(settings.audio, fields, table)), names, fields, split))
-    return _join_labels(rows, settings.label) if config.task == "multi_label" else rows, roles
+            what = f"{where}: the label (column {roles['label']!r})"
+            names = label_names(fields[roles["label"]], config.task, what)
+            rows.append(Row(where, audio_path(pattern, fields, raw, where), names, fields, split))
+    return _join_labels(rows, roles["label"]) if config.task == "multi_label" else rows, roles
 
 
 def _join_labels(rows: list[Row], column: str) -> list[Row]:
@@ -67,8 +72,7 @@ def read_paths(config: CfgNode, raw: Path, find: Find, listed: dict[str, str]) -
             names = label_names(label, config.task, f"{where}: the label")
             names = [_name_of(name, listed_names, where) for name in names]
             fields = {"path": path, "label": label}
-            audio = str(raw / audio_path(settings.audio or "{path}", fields, file))
-            rows.append(Row(where, audio, names, fields, split))
+            rows.append(Row(where, audio_path(settings.audio or "{path}", fields, raw, where), names, fields, split))
         if not rows:
             raise UserError(f"{file}: is empty")
     return rows, roles

@@ -39,17 +39,26 @@ def read_labels(path: File) -> dict[str, str]:
     return labels
 
 
+def _delimiter(table: Path, header: str) -> str:
+    """What stands between the columns of a table."""
+    if table.suffix.lower() == ".tsv":
+        return "\t"
+    return next((character for character in ",\t;" if character in header), ",")
+
+
 def read_csv(table: Path, delimiter: str, raw: File) -> tuple[list[tuple[int, dict]], list[str]]:
     """([(line number, {column: value})], columns) of a table with a header, in the raw folder `raw`.
 
-    delimiter: "" for a tab in .tsv files, else a comma. A line of too many fields has the key None, one of too few the
-    value None. UserError for what is no table, or an empty one.
+    delimiter: "" for a tab in .tsv files, else a comma, or where the header has none, a tab or a semicolon. A line of
+    too many fields has the key None, one of too few the value None. UserError for what is no table, or an empty one.
     """
-    delimiter = delimiter.replace(r"\t", "\t") or ("\t" if table.suffix.lower() == ".tsv" else ",")
-    if len(delimiter) != 1:
+    delimiter = delimiter.replace(r"\t", "\t")
+    if len(delimiter) > 1:
         raise UserError(f"data.delimiter must be one character, not {delimiter!r}")
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
+            delimiter = delimiter or _delimiter(table, file.readline())
+            file.seek(0)
             reader = csv.DictReader(file, strict=True, delimiter=delimiter)
             lines, columns = [(reader.line_num, row) for row in reader], reader.fieldnames
     except FileNotFoundError:

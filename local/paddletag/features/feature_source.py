@@ -16,6 +16,9 @@ class FeatureSource(Protocol):
 
     dtype: type[np.floating]  # of the log-mels
 
+    def __contains__(self, clip_id: str) -> bool:
+        """Whether there are features of the clip."""
+
     def __getitem__(self, clip_id: str) -> np.ndarray:
         """The log-mel of the whole clip: [frames, n_mels] of type `dtype`."""
 

@@ -25,6 +25,10 @@ class OnlineFeatures:
         self.front_end, self.clip_seconds = front_end, clip_seconds
         self._records = {record["id"]: record for record in records}
 
+    def __contains__(self, clip_id: str) -> bool:
+        """Whether there are features of the clip."""
+        return clip_id in self._records
+
     def digest(self, records: Sequence[Record]) -> str:
         """A short name of what the clips of `records` sound like, from their files' sizes and times of change."""
         rows = sorted(f"{record['id']} {manifest.fingerprint(record)}" for record in records)

@@ -2,12 +2,13 @@
 
 import hashlib
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddletag.features import frontend, mfcc
 from paddletag.files import read_json, write_json
-from paddletag.models import classic, pretrained_weights, registry
+from paddletag.models import calibration, classic, pretrained_weights, registry
 from paddletag.runtime import UserError
 from paddletag.type_aliases import Arrays, File, Meta
 from paddletag.typed_values import LONGEST, TASKS, typed
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MODEL, META = "model.safetensors", "model.json"
 CLIPS = "clips.jsonl.gz"  # what the model is made from, clip by clip
+IN_A_RUN = ("fold*", "test", "valid", "seed*/fold*", "seed*/test", "seed*/valid")  # where a run's folder has its models
+SHOWN = 8  # models of a run that an error names
 _META: dict[str, type] = dict(
     backbone=str, labels=list, task=str, clip_seconds=float, front_end=dict, run=dict, sha256=str
 )
@@ -32,6 +35,7 @@ def save_model(folder: File, model: "Backbone", meta: Meta) -> None:
 def save_arrays(folder: File, arrays: Arrays, front_end: frontend.FrontEnd, meta: Meta) -> None:
     """`save_model` for any model that is {name: array}."""
     folder = Path(folder)
+    (folder / calibration.CALIBRATION).unlink(missing_ok=True)  # of the weights of before
     pretrained_weights.write(folder / MODEL, arrays, {})
     sha256 = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     write_json(folder / META, {**meta, "front_end": front_end.to_dict(), "sha256": sha256})
@@ -95,10 +99,39 @@ def is_folder(source: File) -> bool:
     return Path(source).is_dir() and (str(source) not in registry.ENTRIES or (Path(source) / META).is_file())
 
 
+def find_model(source: File) -> File:
+    """The folder of a trained model that `source` means: itself, or the only one in the folder of a run (exp/mn04).
+
+    A backbone's name, and what holds no model, is returned as it is. UserError, with their names, for several models.
+    """
+    folder = Path(source)
+    if not is_folder(source) or (folder / META).is_file():
+        return source
+    names = models_of_run(folder)
+    if len(names) > 1:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise UserError(f"{source} holds {', '.join(names[:SHOWN])}{more}: name one, such as {folder / names[0]}")
+    return folder / names[0] if names else source
+
+
+def models_of_run(folder: File) -> list[str]:
+    """The trained models in the folder of a run: fold1, fold2 ..., test, seed0/fold1 ..., by number."""
+    paths = [path.parent for place in IN_A_RUN for path in Path(folder).glob(f"{place}/{META}")]
+    names = [str(path.relative_to(folder)) for path in paths]
+    return sorted(names, key=lambda name: [int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", name)])
+
+
 def describe_model(source: File) -> Meta:
-    """The meta data of a trained folder or a registry name (`mn04_as`), without loading its weights."""
+    """The meta data of a trained folder, or of the only one in a run's folder, or of a registry name (`mn04_as`).
+
+    Its weights are not loaded. That of a calibrated model has `calibration`, as `calibration.read` gives it. UserError
+    where there is no such model, or where there are several.
+    """
+    source = find_model(source)
     if is_folder(source):
-        return read_meta(source)
+        meta = read_meta(source)
+        calibrated = calibration.read(source, meta)
+        return {**meta, "calibration": calibrated} if calibrated else meta
     name = str(source)
     if name in registry.ENTRIES:
         entry = registry.entry(name)
@@ -115,13 +148,17 @@ def describe_model(source: File) -> Meta:
     raise UserError(f"{source}: neither the folder of a trained model (stage 2 makes it) nor a backbone: {backbones}")
 
 
-def load_model(source: File, front_end: frontend.FrontEnd | None = None) -> "tuple[Backbone | classic.Classic, Meta]":
-    """(model in evaluation mode, its meta data) from a trained folder or a registry name.
+def load_model(
+    source: File, front_end: frontend.FrontEnd | None = None, meta: Meta | None = None
+) -> "tuple[Backbone | classic.Classic, Meta]":
+    """(model in evaluation mode, its meta data) from what `describe_model` takes.
 
-    front_end: in place of its own, to fill short sounds in another way. UserError for a folder that is damaged, or
+    front_end: in place of its own, to fill short sounds in another way. meta: of a trained folder, as `read_meta` gives
+    it; None: as `describe_model` does. UserError for a folder that is damaged, or
     weights that are not installed.
     """
-    meta = describe_model(source)
+    source = find_model(source)
+    meta = meta or describe_model(source)
     front_end = front_end or saved_front_end(meta)
     model: Backbone | classic.Classic
     if not is_folder(source):

@@ -14,6 +14,8 @@ from paddletag.models import model_folder
 from paddletag.runtime import UserError
 from paddletag.type_aliases import File, Meta
 
+METRICS = {"single_label": ("accuracy", "Accuracy (%)", 100, 2), "multi_label": ("mAP", "mAP", 1, 4)}
+
 
 def result_name(name: str, tta: int = 1) -> str:
     """The name of a result: `metrics.json` is `metrics.tta5.json` where 5 rolled copies of each clip were scored."""
@@ -51,3 +53,10 @@ def read_evaluation(folder: File, tta: int = 1) -> dict[str, Any]:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
         raise UserError(f"{path}: {reason}: evaluate the model first (stage 3)") from None
     return {"metrics": metrics, **arrays}
+
+
+def interval(metrics: dict[str, Any], task: str, text: str = "{}") -> str:
+    """The 95 % interval of a model's metric, in `text`; empty where it was not measured."""
+    key, _, factor, digits = METRICS[task]
+    values = [f"{factor * value:.{digits}f}" for value in metrics.get(f"{key}_ci") or []]
+    return text.format(" to ".join(values)) if values else ""

@@ -20,13 +20,14 @@ PARTS = {  # of templates/: styles and scripts of each kind of page, in their or
     "evaluation": (
         "report.css", "evaluation.css", "report.js", "evaluation_clips.js", "evaluation_charts.js", "evaluation.js",
     ),
+    "comparison": ("report.css", "comparison.css", "report.js", "comparison.js"),
 }  # fmt: skip
 
 
 def build_page(kind: str, title: str, data: Any) -> str:
     """HTML from the templates: nothing in `title` and `data` is taken for markup, whatever it holds.
 
-    kind: "tagging" or "evaluation", whose scripts read `data`, which must be fit for JSON.
+    kind: a key of PARTS, whose scripts read `data`, which must be fit for JSON.
     """
     styles, scripts = ([name for name in PARTS[kind] if name.endswith(end)] for end in (".css", ".js"))
     parts = {

@@ -12,6 +12,7 @@ from paddletag.reports.spectrogram_image import frequency_marks
 from paddletag.tagging import result_files
 from paddletag.tagging.events import event_timing
 from paddletag.tagging.labels import THRESHOLD
+from paddletag.tagging.result_formats import model_name
 from paddletag.type_aliases import Arrays, File
 
 CLASSES = 40  # shown: those with the highest peaks; more if more reach the threshold
@@ -45,7 +46,7 @@ def tagging_page(
     data = {
         "file": Path(sound).name,
         "seconds": summary.seconds,
-        "model": " ".join([str(arrays.get("backbone", "")), str(arrays.get("model", ""))[:12]]).strip(),
+        "model": model_name(arrays),
         **_classes(arrays, threshold, low),
         "times": {name: value.tolist() for name, value in times.items()},  # microseconds
         "peaks": summary.peaks.round(3).tolist(),

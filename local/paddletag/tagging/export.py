@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paddletag.tagging.scoring import Model
 
 OPSET = 17
+DURATION = "10 seconds to a minute"  # of `save_onnx` and `save_paddle`, for messages
 TOLERANCE = 1e-4  # of scores, and of embeddings as a part of the largest value (they have no fixed range)
 # With "None" nothing is optimised: by default, paddle2onnx may install packages to do that.
 CONVERT = f"""
@@ -105,8 +106,15 @@ def save_paddle(model: "Model", meta: Meta, folder: File) -> dict[str, float]:
 
 
 def information(model: "Model", meta: Meta) -> dict[str, Any]:
-    """What a program needs to know besides the inputs and outputs: labels, rate in Hz, the shortest waveform, ..."""
+    """What a program needs to know besides the inputs and outputs: labels, rate in Hz, the shortest waveform, ...
+
+    Of a calibrated model also temperature and thresholds {label: number}, which its scores must have applied.
+    """
+    calibrated = {}
+    if "calibration" in meta:  # for who uses the file to apply, in this order: its own scores are without calibration
+        calibrated = {key: meta["calibration"][key] for key in ("temperature", "thresholds")}
     return {
+        **calibrated,
         "labels": meta["labels"],
         "task": meta["task"],
         "sample_rate": model.front_end.sample_rate,

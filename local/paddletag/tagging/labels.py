@@ -1,4 +1,4 @@
-"""Labels: read from a file, chosen by name, thresholds from a command line's words, and the highest of a window."""
+"""Labels: read from a file, chosen by name, thresholds from a command line's words, the highest, and unknown."""
 
 import csv
 import difflib
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from paddletag.runtime import UserError, show
-from paddletag.type_aliases import File
+from paddletag.type_aliases import Arrays, File
 
 THRESHOLD = 0.3  # of the scores, where none is given
+UNKNOWN = "unknown"  # the answer of a calibrated model that is sure of no label
 
 
 def read_lines(path: File) -> list[str]:
@@ -44,6 +45,37 @@ def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.n
             raise UserError(f"{show(pattern)}: no label has this name ({hint})")
         chosen.update(matching)
     return np.array(sorted(chosen), int)
+
+
+def split_names(text: str, labels: Iterable[str]) -> list[str]:
+    """The names and globs between the commas of a text. A label's whole name comes first: it may hold commas itself."""
+    names, known, parts = list[str](), {str(label) for label in labels}, text.split(",")
+    longest = 1 + max((name.count(",") for name in known), default=0)
+    while parts:
+        counts = range(min(longest, len(parts)), 0, -1)
+        count = next((n for n in counts if ",".join(parts[:n]).strip() in known), 1)
+        names.append(",".join(parts[:count]).strip())
+        parts = parts[count:]
+    return [name for name in names if name]
+
+
+def event_thresholds(
+    labels: Sequence[str] | np.ndarray,
+    words: Iterable[str] | None = None,
+    low_words: Iterable[str] | None = None,
+    default: float | np.ndarray = THRESHOLD,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the score at which an event of each label starts, the score down to which it lasts): float64 [C] each.
+
+    words, low_words: as `label_thresholds` takes them; without any, `default`, and the low one is the high one.
+    UserError as `label_thresholds`, and for a low threshold above the high one.
+    """
+    high = label_thresholds(words or [], labels, default)
+    low = label_thresholds(low_words or [], labels, high)
+    for label, start, last in zip(labels, high, low, strict=True):
+        if last > start:
+            raise UserError(f"--low_threshold {last:g}: is above the threshold {start:g} of {show(str(label))}")
+    return high, low
 
 
 def label_thresholds(
@@ -78,6 +110,30 @@ def label_thresholds(
 def top_k(scores: np.ndarray, labels: Sequence[str] | np.ndarray, k: int) -> list[tuple[str, float]]:
     """[(label, score)] of the k highest of scores [C], highest first; equal scores in the order of the labels."""
     return [(str(labels[i]), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def answers(
+    scores: np.ndarray, labels: Sequence[str] | np.ndarray, thresholds: np.ndarray | None, k: int = 5
+) -> list[tuple[str, float]]:
+    """What to say of a whole clip with scores [C]: its k highest labels as `top_k` gives them, or
+    [(UNKNOWN, the highest score)] where no label reaches its threshold.
+
+    thresholds [C]: of a calibrated model; None: there is no unknown.
+    """
+    if thresholds is None or (scores >= np.asarray(thresholds, np.float32)).any():
+        return top_k(scores, labels, k)
+    return [(UNKNOWN, float(scores.max()))]
+
+
+def unknown_result(arrays: Arrays, thresholds: np.ndarray) -> Arrays | None:
+    """A tagging result of a whole clip in which no label reaches its threshold [C], as one of the label UNKNOWN alone.
+
+    Its score is the highest. None for all other results. It is for calibrated models.
+    """
+    scores = arrays["scores"]
+    if len(scores) > 1 or (scores >= np.asarray(thresholds, np.float32)).any():
+        return None
+    return {**arrays, "labels": np.array([UNKNOWN]), "scores": scores.max(1, keepdims=True)}
 
 
 def _number(text: str) -> float | None:

@@ -39,7 +39,8 @@ class Live:
 
     predict: as `tagger.open_predictor` gives. Every `hop` seconds the last `window` seconds are scored (silence before
     the beginning); only their log-mel is kept. A label comes when its score reaches `threshold`, and goes when it falls
-    below `low`: between the two nothing happens (`active_windows`, as for files). UserError of `check_windows`.
+    below `low` (numbers, or arrays [C]): between the two nothing happens (`active_windows`, as for files). UserError of
+    `check_windows`.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class Live:
         labels: Sequence[str],
         window: float,
         hop: float,
-        threshold: float,
-        low: float,
+        threshold: float | np.ndarray,
+        low: float | np.ndarray,
     ) -> None:
         check_windows(front_end, window, hop)
         self.predict, self.labels, self.threshold, self.low = predict, labels, threshold, low

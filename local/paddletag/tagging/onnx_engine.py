@@ -8,16 +8,18 @@ mn04_as comes with the package.
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddletag import runtime
 from paddletag.data import download
 from paddletag.files import locked
 from paddletag.models import model_folder, pretrained_weights
 from paddletag.models.ast_frames import target_frames
-from paddletag.runtime import UserError, log
+from paddletag.runtime import UserError
 from paddletag.tagging.onnx_session import EXPORT, fixed_length, refuse_classic, require_packages, session
 from paddletag.tagging.pipeline import Predict
 from paddletag.type_aliases import Arrays, File, Meta
@@ -31,10 +33,11 @@ REVISION = 1  # of what `export.save_onnx` writes: another number, and graphs in
 def predictor(source: File, embeddings: bool = False) -> Predict:
     """A function: log-mel float32 [B, T, M] -> {"scores": [B, C]}, with "embeddings": [B, D] too if asked for.
 
-    source: the folder of a trained model or a backbone's name. It computes on all cores that the process may use.
+    source: as for `model_folder.describe_model`. It computes on all cores that the process may use.
     UserError if packages are missing, or the weights or a graph in the cache are damaged.
     """
     require_packages("onnxruntime")
+    source = model_folder.find_model(source)
     meta = model_folder.describe_model(source)
     refuse_classic(meta)
     path = Path(source) / model_folder.MODEL
@@ -91,7 +94,9 @@ def _graph(source: File, meta: Meta, frames: int | None) -> Path:
         if not path.exists():
             from paddletag.tagging import export  # imports paddle
 
-            log.info("exporting %s to ONNX, once: %s", source, path)
+            doing = f"exporting {source} to ONNX, once: takes {export.DURATION}"
+            runtime.say(f"{runtime.program()}: {doing}", file=sys.stderr)
             model, _ = model_folder.load_model(source)
             export.save_onnx(model, meta, path, waveform=False, frames=frames)
+            runtime.say(f"{runtime.program()}: wrote {path}", file=sys.stderr)
     return path

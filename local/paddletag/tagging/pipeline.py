@@ -13,6 +13,7 @@ from paddletag import parallel
 from paddletag.data import audio
 from paddletag.data.audio import AudioError
 from paddletag.features.frontend import FrontEnd
+from paddletag.models import calibration
 from paddletag.runtime import UserError, progress
 from paddletag.tagging.windows import Clip, Rows, Windows
 from paddletag.type_aliases import Arrays, File, Meta
@@ -52,7 +53,8 @@ def tag_sounds(
     window: seconds, every `hop` seconds (default: `window`); 0: the whole sound as one row, as evaluation computes it.
     UserError for a hop that is shorter than a frame. The arrays:
     time [N]: a window's start as a fraction of the sound; start, end [N]: in seconds; scores [N, C]; labels [C]; model
-    (its checksum); backbone; embeddings [N, D] if `predict` gives them.
+    (`calibration.model_name`); backbone; embeddings [N, D] if `predict` gives them. Those of a calibrated model have
+    thresholds, float32 [C], and scores at its temperature, whatever `predict` computes with.
     """
 
     def batches() -> Generator[tuple[Sound, np.ndarray | Windows | Clip | AudioError], None, None]:
@@ -124,7 +126,10 @@ def result_arrays(meta: Meta, windows: Windows | Clip, rows: dict[str, Rows]) ->
     start, end, seconds = windows.spans()
     arrays = {"time": start / seconds, "start": start, "end": end}
     arrays.update({name: windows.reduce(values[:]) for name, values in rows.items()})
-    arrays |= {"labels": np.array(meta["labels"]), "model": np.array(meta["sha256"])}
+    arrays["scores"] = calibration.calibrated_scores(arrays["scores"], meta)
+    arrays |= {"labels": np.array(meta["labels"]), "model": np.array(calibration.model_name(meta))}
+    if (thresholds := calibration.thresholds(meta)) is not None:
+        arrays["thresholds"] = thresholds
     return {**arrays, "backbone": np.array(meta["backbone"])}
 
 

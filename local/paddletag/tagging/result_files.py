@@ -18,8 +18,9 @@ TOLERANCE = 0.1  # seconds between the ends of a sound and of its tagging: decod
 def read_result(path: File, label_file: File | None = None, seconds: bool = False) -> Arrays:
     """The arrays of a tagging result: time [N], scores [N, C], labels [C] and what else it holds.
 
-    `label_file`: a text file of C lines, instead of the labels in the file. `seconds`: `start` and `end` [N] must be
-    there. UserError for a file that is not a tagging result, and for labels that are not as many as its classes.
+    That of a calibrated model holds thresholds, float32 [C]. `label_file`: a text file of C lines, instead of the
+    labels in the file. `seconds`: `start` and `end` [N] must be there. UserError for a file that is not a tagging
+    result, and for labels that are not as many as its classes.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -36,6 +37,8 @@ def read_result(path: File, label_file: File | None = None, seconds: bool = Fals
             arrays["time"] = arrays["time"][:-1]
         if {len(arrays[name]) for name in ("time", "start", "end") if name in arrays} != {windows}:
             raise ValueError("its arrays differ in length")
+        if "thresholds" in arrays:
+            _check_thresholds(arrays["thresholds"], classes)
         if not label_file and "labels" in arrays and len(arrays["labels"]) != classes:
             raise ValueError("its arrays differ in length")
     except FileNotFoundError:
@@ -55,6 +58,12 @@ def read_result(path: File, label_file: File | None = None, seconds: bool = Fals
     if seconds and not {"start", "end"} <= set(arrays):
         raise UserError(f"{path}: has no times in seconds (start, end): run stage 4 again")
     return arrays
+
+
+def _check_thresholds(values: np.ndarray, classes: int) -> None:
+    """ValueError for what are no thresholds of so many classes."""
+    if values.shape != (classes,) or values.dtype.kind != "f" or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("its thresholds are not those of its classes")
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:

@@ -1,13 +1,14 @@
-"""Tagging from Python: `tag` labels a sound, and a `Tagger` keeps its model for many.
+"""Tagging from Python: `events` finds what sounds when, `tag` labels a sound, a `Tagger` keeps its model for many.
 
 import paddletag
 
-for start, end, label, score in paddletag.tag("dog.wav"):
+for start, end, label, score in paddletag.events("street.wav"):
     print(f"{start:6.2f} {end:6.2f}  {label}  {score:.3f}")
 """
 
 import re
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from paddletag.models import model_folder
 from paddletag.models.device import use_device
 from paddletag.runtime import UserError
 from paddletag.tagging import onnx_engine, pipeline
-from paddletag.tagging.labels import top_k as highest_labels
+from paddletag.tagging.events import find_events
+from paddletag.tagging.labels import THRESHOLD, answers, choose_labels, split_names
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File
 
@@ -81,17 +83,44 @@ class Tagger:
 
         sound: a file, or a waveform [N] or [N, channels] at `sample_rate` Hz (default: the model's) of floating-point
         numbers, of which 1 is full scale. window: seconds of a window, every `hop` seconds (default: `window`); 0: the
-        whole sound at once. AudioError for a sound that cannot be used, UserError for another argument.
+        whole sound at once: one row, `unknown`, where the model is calibrated (`paddletag calibrate`) and no label
+        reaches its threshold. AudioError for a sound that cannot be used, UserError for another argument.
         """
         if top_k < 1:
             raise UserError(f"top_k {top_k}: must be at least 1")
         arrays = self._tag_windows(sound, window, hop, sample_rate)
+        thresholds = None if window else arrays.get("thresholds")
         rows = zip(arrays["start"].tolist(), arrays["end"].tolist(), arrays["scores"], strict=True)
         return [
             Tag(start, end, label, score)
             for start, end, scores in rows
-            for label, score in highest_labels(scores, self.labels, top_k)
+            for label, score in answers(scores, self.labels, thresholds, top_k)
         ]
+
+    def events(
+        self,
+        sound: File | np.ndarray,
+        window: float = 2.0,
+        hop: float | None = None,
+        threshold: float | None = None,
+        labels: str | Iterable[str] | None = None,
+        sample_rate: int | None = None,
+    ) -> list[Tag]:
+        """What sounds when: the events of `find_events`, by their start; the score of each is its highest.
+
+        sound, sample_rate: as of `tag`. window: seconds of a window, every `hop` seconds (None: a quarter of a window);
+        0: the whole sound at once. threshold: score that starts an event (None: what the model was calibrated to, or
+        else 0.3). labels: these alone, names or globs, in a list or with commas. Errors as of `tag`.
+        """
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UserError(f"threshold {threshold}: must lie between 0 and 1")
+        texts = [labels] if isinstance(labels, str) else labels
+        names = None if texts is None else [name for text in texts for name in split_names(text, self.labels)]
+        choose_labels(self.labels, names)  # wrong names are told before the sound is read
+        arrays = self._tag_windows(sound, window, window / 4 if hop is None else hop, sample_rate)
+        limit = arrays.get("thresholds", THRESHOLD) if threshold is None else threshold
+        rows = find_events(arrays, limit, classes=names)
+        return [Tag(row["onset"], row["offset"], row["label"], row["peak"]) for row in rows]
 
     def embed(
         self, sound: File | np.ndarray, window: float = 0.0, hop: float = 0.0, sample_rate: int | None = None
@@ -159,6 +188,19 @@ def tag(
 ) -> list[Tag]:
     """The highest labels of a sound: rows of start, end, label, score. See `Tagger.tag`; the model is loaded anew."""
     return load_model(model).tag(sound, window, hop, top_k, sample_rate)
+
+
+def events(
+    sound: File | np.ndarray,
+    model: File = "mn04_as",
+    window: float = 2.0,
+    hop: float | None = None,
+    threshold: float | None = None,
+    labels: str | Iterable[str] | None = None,
+    sample_rate: int | None = None,
+) -> list[Tag]:
+    """What sounds when: rows of start, end, label, score. See `Tagger.events`; the model is loaded anew."""
+    return load_model(model).events(sound, window, hop, threshold, labels, sample_rate)
 
 
 def _check_engine(engine: str, device: str) -> None:

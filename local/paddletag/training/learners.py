@@ -9,8 +9,10 @@ from paddle import nn
 from yacs.config import CfgNode
 
 from paddletag.models import backbone
+from paddletag.runtime import log
 from paddletag.tagging import scoring
 from paddletag.training import batch_norm_statistics, evaluation
+from paddletag.training.stopwatch import Stopwatch
 from paddletag.type_aliases import Record
 
 if TYPE_CHECKING:
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 class Network:
     """All of the model learns, from log-mels.
 
-    net: what learns. config, features, frames: what `TrainBatches` is given for it.
+    net: what learns. config, features, frames: what `TrainBatches` is given for it. seconds: that making it has taken.
     """
+
+    seconds = 0.0
 
     def __init__(
         self, model: backbone.Backbone, config: CfgNode, records: Sequence[Record], features: "FeatureSource"
@@ -46,7 +50,7 @@ class Probe:
     """The head alone learns, from what the rest of the model makes of each window: computed once, when it is made.
 
     A clip's embeddings [windows, D] take the place of its log-mel [frames, mels], one window that of a crop.
-    net: what learns. config, features, frames: what `TrainBatches` is given for it.
+    net: what learns. config, features, frames: what `TrainBatches` is given for it. seconds: that making it has taken.
     """
 
     frames = 1
@@ -58,9 +62,13 @@ class Probe:
         self.config.defrost()
         for key in ("roll", "gain", "freq_mask", "time_mask", "wavmix"):
             self.config.augment[key] = type(config.augment[key])()  # they change sound, which is not heard again
+        log.info("computing the embeddings of %d clips, once", len(records))
+        stopwatch = Stopwatch()
         self.features = evaluation.embeddings(
             model, records, features, config.data.clip_seconds, config.evaluate.batch_size, config.train.workers
         )
+        self.seconds = stopwatch.seconds()
+        log.info("computed them in %.0f s", self.seconds)
 
     def inputs(self, embeddings: paddle.Tensor) -> paddle.Tensor:
         """Embeddings [B, 1, D] -> what `net` takes: [B, D]."""

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 from yacs.config import CfgNode
 
+from paddletag import config as configs
 from paddletag import runtime
 from paddletag.features.batches import generator_for, load_batches, multi_hot
 from paddletag.models.backbone import Backbone
@@ -44,12 +45,12 @@ def train(
 
     It goes on from `exp`'s last checkpoint, where there is one. Rank 0 writes: checkpoints after every epoch (and every
     `train.save_steps`), history.csv and the scalars for VisualDL; and after the last epoch it calls `draw` with the
-    rows of history.csv. `validation` are records to score after every epoch. UserError for fewer clips than one step
-    needs, and for a run that no longer learns because its loss or gradient is not finite: such steps are skipped, up to
-    `train.max_bad_steps` of them in a row.
+    rows of history.csv. `validation` are records to score after every epoch. UserError for a run that no longer learns
+    because its loss or gradient is not finite: such steps are skipped, up to `train.max_bad_steps` of them in a row.
     """
     run = set_up(model, config, records, labels, features, Path(exp), validation)
     resume(run)
+    run.progress.seconds += run.learner.seconds
     first = run.progress.epoch
     for epoch in range(first, config.train.epochs):
         if epoch in (first, config.train.frozen_epochs):
@@ -70,8 +71,14 @@ def set_up(
     exp: Path,
     validation: Sequence[Record],
 ) -> Run:
-    """The parts of a run, the same on all ranks. UserError for fewer clips than one step needs."""
+    """The parts of a run, the same on all ranks; for fewer clips than one step takes, with smaller steps."""
+    asked, config = config.train.batch_size, configs.fit_batch(config, len(records), distributed.world_size())
     settings = config.train
+    if settings.batch_size < asked and distributed.rank() == 0:
+        log.warning(
+            "train.batch_size %d is more than the %d clips to train on: a step takes %d of them, train.lr stays %g",
+            *(asked, len(records), settings.batch_size, settings.lr),
+        )
     kind = learners.Probe if config.model["freeze"] == "all" else learners.Network
     learner = kind(model, config, [*records, *validation], features)
     learning = learners.prepare_model(model, config)
@@ -86,9 +93,6 @@ def set_up(
         class_weights, scalars,
     )  # fmt: skip
     run.steps = len(run.batches(0)) // settings.accumulate
-    if not run.steps:
-        clips = f"there are {len(records)} to train on"
-        raise UserError(f"train.batch_size: one step needs {settings.batch_size} clips, and {clips}")
     return run
 
 
@@ -294,6 +298,7 @@ def finish(run: Run, draw: Callable[[list[Row]], None] | None) -> dict[str, Any]
     if progress.in_a_row >= run.steps:
         raise UserError("no step of the last epoch was finite: try a smaller train.lr, with another --exp")
     result = {"epochs": settings.epochs, "steps": run.steps * settings.epochs, "skipped": progress.skipped}
+    result["batch_size"] = settings.batch_size  # smaller than the config's where there are few clips
     if settings.select == "best":
         distributed.gather(None)  # rank 0 has written it
         checkpoint.load_weights(run.best, run.model)

@@ -51,14 +51,14 @@ def multi_label(
 
     Classes that occur in no clip, or in all, have no AUC; they are left out and counted.
     """
-    used = [i for i in range(len(labels)) if 0 < targets[:, i].sum() < len(targets)]
+    used = measurable(targets)
     ap = {i: float(sk.average_precision_score(targets[:, i], scores[:, i])) for i in used}
     auc = {i: float(sk.roc_auc_score(targets[:, i], scores[:, i])) for i in used}
     mean_ap = float(np.mean(list(ap.values()))) if used else None
     mean_auc = float(np.mean(list(auc.values()))) if used else None
     means: dict[str, Any] = {"mAP": mean_ap, "auc": mean_auc, "d_prime": d_prime(mean_auc)}
     if intervals:
-        resamples = int(np.clip(WORK / max(1, len(targets) * len(used)), 50, 1000))
+        resamples = affordable_resamples(len(targets) * len(used))
         error = bootstrap_error(scores[:, used], targets[:, used], resamples)
         means["mAP_ci"] = (
             None if mean_ap is None else [max(0.0, mean_ap - WIDTH * error), min(1.0, mean_ap + WIDTH * error)]
@@ -85,6 +85,16 @@ def validation_metrics(task: str, scores: np.ndarray, targets: np.ndarray, label
     return {"valid_loss": float(loss), **({} if score is None else {f"valid_{name}": score})}
 
 
+def measurable(targets: np.ndarray) -> list[int]:
+    """The classes of targets [N, C] that have clips both with and without them: the others have no AUC."""
+    return [c for c in range(targets.shape[1]) if 0 < targets[:, c].sum() < len(targets)]
+
+
+def affordable_resamples(size: int) -> int:
+    """How many drawings an interval of mAP is made from, where each costs `size`: clips x classes."""
+    return int(np.clip(WORK / max(1, size), 50, 1000))
+
+
 def d_prime(auc: float | None) -> float | None:
     """sqrt(2) times the inverse normal CDF of the area under the ROC curve; None at 0 and 1, and for None."""
     return math.sqrt(2) * NORMAL.inv_cdf(auc) if auc is not None and 0 < auc < 1 else None
@@ -107,18 +117,28 @@ def bootstrap_error(scores: np.ndarray, targets: np.ndarray, resamples: int, see
     A drawing repeats clips, and a positive that is there twice ranks beside itself: that raises the average precision
     of rare classes, so that the percentiles of the drawings lie too high, while their spread is right.
     """
-    n = len(targets)
+    means = mean_precisions(scores, targets, draw_clips(len(targets), resamples, seed))
+    means = means[~np.isnan(means)]
+    return float(means.std(ddof=1)) if len(means) > 1 else 0.0
+
+
+def draw_clips(n: int, resamples: int, seed: int = 0) -> np.ndarray:
+    """How often each of n clips is there in each of `resamples` drawings of n: integers [n, resamples]."""
     generator = np.random.default_rng(seed)
     weights = np.stack([np.bincount(generator.integers(n, size=n), minlength=n) for _ in range(resamples)], axis=1)
-    weights = weights.astype(np.min_scalar_type(weights.max()))  # bytes: gathering them is most of the work
-    total, count = np.zeros(resamples), np.zeros(resamples)
+    return weights.astype(np.min_scalar_type(weights.max()))  # bytes: gathering them is most of the work
+
+
+def mean_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mAP of scores [N, C] for each column of weights [N, B]: [B]; NaN where no class has a clip of it."""
+    total, count = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for c in range(targets.shape[1]):
         values = average_precisions(scores[:, c], targets[:, c], weights)
         measured = ~np.isnan(values)
         total[measured] += values[measured]
         count += measured
-    means = total[count > 0] / count[count > 0]
-    return float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    with np.errstate(invalid="ignore"):
+        return total / count
 
 
 def average_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,16 +1,19 @@
 """What a folder of a model was trained with: whether a run is the same as before, and what it has met."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from paddletag import config as configs
 from paddletag.data.splits import describe_split
-from paddletag.files import read_json
+from paddletag.files import atomic, read_json
 from paddletag.models.model_folder import META, MODEL, current_form, read_meta, read_recorded_meta
-from paddletag.runtime import UserError
+from paddletag.runtime import UserError, log
+from paddletag.training import distributed
 from paddletag.type_aliases import Meta
 
+NOT_OF_TRAINING = (".", "train.", "metrics", "scores", "report", "confusion")  # names of logs, locks, evaluations
 OF_FEATURES = ("data.clip_seconds", "features.", "classic.features", "model.name")  # with these, features change too
 
 
@@ -60,14 +63,18 @@ def refuse_another_run(
         raise UserError(f"{last}: no such file: there is nothing to extend")
 
 
-def is_finished(exp: Path, run: Meta, extend: bool = False) -> bool:
-    """Whether `exp`, which `refuse_another_run` lets pass, holds a finished model.
+def is_done(exp: Path, run: Meta, what: str, extend: bool = False) -> bool:
+    """Whether there is nothing to train: the run is finished in `exp`, or elsewhere, and then rank 0 copies it there.
 
-    extend: a run that was trained for fewer epochs is not finished, and goes on from its last checkpoint.
+    what: the run in a few words, for the log. extend: as for `refuse_another_run`, which has let `exp` pass.
     """
-    if not (exp / META).exists() or not (exp / MODEL).exists():
-        return False
-    return not extend or _epochs(run) <= _epochs(read_meta(exp)["run"])
+    if _is_finished(exp, run, extend):
+        log.info("%s is up to date: %s", exp, what)
+        return True
+    same = _same_run(exp, run)
+    if same and distributed.rank() == 0:
+        _copy_run(same, exp)
+    return same is not None
 
 
 def refuse_leaking_weights(file: Path | None, fold: int | str, data: str) -> None:
@@ -99,3 +106,36 @@ def _recorded_run(exp: Path) -> Meta | None:
 
 def _epochs(run: Meta) -> int:
     return run["config"]["train"]["epochs"]
+
+
+def _is_finished(exp: Path, run: Meta, extend: bool = False) -> bool:
+    """Whether `exp`, which `refuse_another_run` lets pass, holds a finished model.
+
+    extend: a run that was trained for fewer epochs is not finished, and goes on from its last checkpoint.
+    """
+    if not (exp / META).exists() or not (exp / MODEL).exists():
+        return False
+    return not extend or _epochs(run) <= _epochs(read_meta(exp)["run"])
+
+
+def _same_run(exp: Path, run: Meta) -> Path | None:
+    """The folder of a finished run that is `run`, and lies where `exp` would lie with or without --seeds; or None.
+
+    exp/seed0/fold1 and exp/fold1 are the same run where the config's seed is 0 and all other settings are the same.
+    """
+    seed = f"seed{run['config']['train']['seed']}"
+    other = exp.parents[1] / exp.name if exp.parent.name == seed else exp.parent / seed / exp.name
+    if not _is_finished(other, run):
+        return None
+    before = current_form(read_recorded_meta(other)["run"], other)
+    return None if list(differences(before, {**run, "weights": run["weights"] or before.get("weights")})) else other
+
+
+def _copy_run(source: Path, exp: Path) -> None:
+    """Copy the finished run in the folder `source` to `exp`, without its logs and what stage 3 has made of it."""
+    files = [path for path in source.rglob("*") if path.is_file() and not path.name.startswith(NOT_OF_TRAINING)]
+    last = ("last.safetensors", META)  # the one without its run.json, or the other without the rest, would be damaged
+    for path in sorted(files, key=lambda path: last.index(path.name) if path.name in last else -1):
+        with atomic(exp / path.relative_to(source)) as temporary:
+            shutil.copyfile(path, temporary)
+    log.info("%s is the same run: copied it to %s", source, exp)
