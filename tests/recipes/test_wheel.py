@@ -84,7 +84,7 @@ def test_tagging_needs_no_paddle(light, real_scene):
     expected = pipeline.tag_clip(model, meta, real_scene)
     assert len(scores) == 527
     for label, score in zip(expected["labels"], expected["scores"][0], strict=True):
-        assert abs(scores[str(label)] - score) < 2e-4  # the lines have four digits
+        assert abs(scores[str(label)] - score) < 6e-4  # the lines have three digits
     assert not (light.folder / "home").exists()  # nothing was exported or downloaded
     code = "import paddletag, sys\nprint(len(paddletag.tag(sys.argv[1], window=2, hop=0.5, top_k=1)))"
     done = subprocess.run([light.python, "-c", code, real_scene], capture_output=True, text=True, check=True)
@@ -92,7 +92,7 @@ def test_tagging_needs_no_paddle(light, real_scene):
 
 
 def test_what_needs_more_packages_says_so(light, real_scene):
-    for words in (["tag", real_scene, "--engine", "paddle"], ["train", "--config", "x"], ["models"]):
+    for words in (["tag", real_scene, "--engine", "paddle"], ["train", "--config", "x"], ["report", "x.npz"]):
         (line,) = light(*words, status=2).splitlines()
         assert "paddletag[recipes]" in line
 

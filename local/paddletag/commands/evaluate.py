@@ -35,7 +35,7 @@ def main() -> None:
         raise UserError("--output_dir is missing: the result of several models belongs to none of their folders")
     output = Path(args.output_dir or folders[0])
 
-    read_meta = model_folder.describe_model if len(folders) == 1 else model_folder.read_meta
+    read_meta = model_folder.describe_folder if len(folders) == 1 else model_folder.read_meta
     metas = [read_meta(folder) for folder in folders]  # the mean of several models has no calibration
     for folder, meta in zip(folders, metas, strict=True):
         if missing := [key for key in ("fold", "data") if key not in meta["run"]]:

@@ -121,6 +121,13 @@ def models_of_run(folder: File) -> list[str]:
     return sorted(names, key=lambda name: [int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", name)])
 
 
+def describe_folder(folder: File) -> Meta:
+    """`read_meta`, with `calibration` where there is one. UserError as of both, and for what is no trained model."""
+    meta = read_meta(folder)
+    calibrated = calibration.read(folder, meta)
+    return {**meta, "calibration": calibrated} if calibrated else meta
+
+
 def describe_model(source: File) -> Meta:
     """The meta data of a trained folder, or of the only one in a run's folder, or of a registry name (`mn04_as`).
 
@@ -129,9 +136,7 @@ def describe_model(source: File) -> Meta:
     """
     source = find_model(source)
     if is_folder(source):
-        meta = read_meta(source)
-        calibrated = calibration.read(source, meta)
-        return {**meta, "calibration": calibrated} if calibrated else meta
+        return describe_folder(source)
     name = str(source)
     if name in registry.ENTRIES:
         entry = registry.entry(name)
