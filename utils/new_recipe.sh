@@ -62,7 +62,6 @@ $(example "bash run.sh --stage 4 --wav my.wav --folds 1" "what is to be heard in
 data:
   # A table with a row per sound and a header: the file given as --raw. CSV, or with tabs or semicolons.
   layout: csv
-  # A | B: the first column that is there. {column} is its value. Paths are absolute, begin with ~/, or are relative to
   # {column} is its value in the row; of A | B, the first that is there counts. Paths are absolute, or begin with ~/,
   # or are relative to the table's folder.
   audio: "{filename} | {path} | {file} | {audio} | {wav}"  # or around it: "wav/{id}.wav"

@@ -65,9 +65,10 @@ def _status(name: str, error: BaseException) -> int | None:
         _drop_output()
         return 128 + signal.SIGPIPE
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "paddletag":
-        package = {"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(error.name, error.name).partition(".")[0]
-        recipes = "pip install 'paddletag[recipes]', or in a clone bash tools/install.sh"
-        return _fail(name, f"this needs the package {package}, which is not installed here: {recipes}")
+        package = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}.get(error.name, error.name).partition(".")[0]
+        extra = "reports" if package in ("matplotlib", "pillow", "tqdm") else "recipes"
+        advice = f"pip install 'paddletag[{extra}]', or in a clone bash tools/install.sh"
+        return _fail(name, f"this needs the package {package}, which is not installed here: {advice}")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 
 OPTIONS = ("--config", "conf/toy.yaml", "--raw", "toy", "--data", "d", "--exp", "e", "--folds", 1)
+SHORT = (*OPTIONS, "--opts", "train.epochs 3")
 
 
 def recipe(name, *options, cwd=ROOT, **env):
@@ -33,26 +34,36 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def esc50(toy):
-    """A finished run of the ESC-50 recipe on the toy data: the folder where its user stands."""
+    """A finished run of the ESC-50 recipe on the toy data, a short one: the folder where its user stands."""
     home = toy.parent
-    done = recipe("esc50", *OPTIONS, cwd=home)
+    done = recipe("esc50", *SHORT, cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
     return home
 
 
-def test_esc50_on_toy_data(esc50):
+@pytest.mark.full
+def test_toy_data_are_learnt(toy, tmp_path):
     """From random weights to at least 90 % of the held-out fold, in 2 minutes of training on this machine."""
+    done = recipe("esc50", *OPTIONS, "--raw", toy, "--stop-stage", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fold = tmp_path / "e" / "fold1"
+    assert json.loads((fold / "metrics.json").read_text())["accuracy"] >= 0.9
+    assert json.loads((fold / "model.json").read_text())["trained"]["seconds"] < 120
+
+
+def test_esc50_on_toy_data(esc50):
+    """All stages: what they write, and that it agrees."""
     fold = esc50 / "e" / "fold1"
-    metrics, model = (json.loads((fold / name).read_text()) for name in ("metrics.json", "model.json"))
-    assert metrics["n"] == 96 and metrics["accuracy"] >= 0.9
-    assert model["trained"]["seconds"] < 120
+    metrics = json.loads((fold / "metrics.json").read_text())
+    assert metrics["n"] == 96 and metrics["accuracy"] > 2 / 12  # twice as good as chance, after 3 epochs
     with np.load(fold / "scores.npz") as scores:
         right = scores["scores"].argmax(1) == scores["targets"].argmax(1)
         assert right.mean() == pytest.approx(metrics["accuracy"])
         assert all(clip_id.startswith("1-") for clip_id in scores["ids"].tolist())  # the fold that was held out
     assert (fold / "confusion.png").read_bytes().startswith(b"\x89PNG")
     report = prepared.report_data(fold / "report.html")
-    assert report["metrics"] == metrics and report["data_set"] == metrics["data_set"] == "d"
+    assert report["metrics"] == metrics and report["data_set"] == metrics["data_set"]
+    assert metrics["data_set"] == report["about"]["run"]["config"]["data"]["name"]
     assert datetime.date.fromisoformat(metrics["date"]) <= datetime.date.today()
     assert len(report["history"]["loss"]) == report["about"]["run"]["config"]["train"]["epochs"]
     wrong = [clip for clip in report["clips"] if clip["top"][0][0] not in clip["labels"]]
@@ -76,7 +87,7 @@ def test_tagging_equals_evaluation(esc50):
 
 def test_rerun_redoes_nothing(esc50):
     before = {path: path.stat().st_mtime_ns for path in esc50.rglob("*") if path.suffix not in (".log", ".txt")}
-    done = recipe("esc50", *OPTIONS, cwd=esc50)
+    done = recipe("esc50", *SHORT, cwd=esc50)
     assert done.returncode == 0 and done.stdout.count("is up to date") == 6, done.stdout + done.stderr
     after = {path: path.stat().st_mtime_ns for path in before if path.is_file()}
     assert after == {path: before[path] for path in after}

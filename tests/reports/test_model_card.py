@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 
 import pytest
 from paddletag.data import manifest
@@ -74,7 +75,7 @@ def test_its_python_lines_run_in_the_folder(folder, data, monkeypatch, capsys):
     exec(code.replace("sound.wav", str(sound)), {})
     assert {line.split()[2] for line in capsys.readouterr().out.splitlines()} == {"high", "low"}
     for line in commands.splitlines():
-        words = [str(sound) if word.endswith(".wav") else word for word in line.split()]
+        words = [str(sound) if word.endswith(".wav") else word for word in shlex.split(line, comments=True)]
         assert words[:2] == ["paddletag", "tag"]
         call(*words[1:])
         assert "high" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from paddletag.training.fit_calibration import LEAST
 from paddletag.type_aliases import Meta, Record
 
 PARTS = 5  # of the clips, each of which is measured at the temperature of the others
+FEW = 100  # clips, below which a warning is given
 
 
 class Source(NamedTuple):
@@ -89,7 +90,7 @@ def clips_to_calibrate_on(folder: Path, meta: Meta, data: str) -> Source:
         what = f"held out for testing ({describe_split(run['fold'])})" if tested else "used in training it"
         count, first = len(tested or met), runtime.show((tested or [met[0][0]])[0])
         which = f"{count} of its clips {'were' if count > 1 else 'was'} {what}, such as {first}"
-        raise UserError(f"{data}: not new to {folder}: {which}: calibrate on other clips")
+        raise UserError(f"{data}: not new to {folder}: {which}: calibrate on other clips, or give them other names if they are others")
     return Source(data, clips, features)
 
 
@@ -159,6 +160,8 @@ def table(result: Meta, overall: float, unknown: Meta, precision: float | None) 
         "thresholds": f"{min(values):.3f}{same} ({result['goal']})",
         "unknown": f"{unknown['unknown']} of these clips reach no threshold",
     }
+    if result["clips"] < FEW:
+        rows["note"] = f"thresholds from so few clips are rough: with {FEW} or more they are better"
     if fallback:
         less = "" if precision is None else ", or do not reach the precision"
         few = ", ".join(runtime.show(label) for label in fallback[:5]) + (" ..." if len(fallback) > 5 else "")

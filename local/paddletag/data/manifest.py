@@ -24,6 +24,7 @@ NAME = "manifest.jsonl"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
 SHOWN = 5  # groups or clips that a message names
+TELLING = 8  # letters of a file's name, from which on two sounds do not have it by chance
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
@@ -209,16 +210,19 @@ def same_clips(
 ) -> list[tuple[str, int | str]]:
     """[(short name, fold or split there)] of those of `records` that a list of `read_clip_list` has too.
 
-    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike or, where the list has no
-    checksum of the sound, that have the same short name.
+    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike, whose files have the same
+    name of at least TELLING letters (a copy in another encoding keeps it), or, where the list has no checksum of the
+    sound, that have the same short name.
     """
     rows = [row for row in kept.values() if isinstance(row[0], str) and isinstance(row[1], (int, str))]
     by_sound = {row[3]: row[1] for row in rows if isinstance(row[3], str)}
     by_name = {row[0]: row[1] for row in rows if row[3] is None or str(row[3]).startswith("[")}  # [: path and time
+    by_file = {_file_name(row[0]): row[1] for row in rows if len(_file_name(row[0])) >= TELLING}
     found = []
     for record in records:
         name, sound = short_name(record), sounds.get(record["id"])
         split = by_sound.get(sound, by_name.get(name)) if sound is not None else by_name.get(name)
+        split = by_file.get(_file_name(name)) if split is None else split
         if split is not None:
             found.append((name, split))
     return found
@@ -258,6 +262,12 @@ def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
     if None not in (before[2], now[2]) and before[2] != now[2]:
         words.append("another sound")
     return words
+
+
+def _file_name(name: str) -> str:
+    """The name of a clip's file from its short name: without the folder, and the file's ending."""
+    path, _, start = name.partition(" from ")
+    return Path(path).stem + (f" from {start}" if start else "")
 
 
 def short_name(record: Record) -> str:

@@ -1,5 +1,6 @@
 """What is made of tagged sounds for a user: lines on the screen, tables, files, pages and films."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -92,7 +93,15 @@ class Answers:
         return bool(wanted.prints or wanted.formats or wanted.report or wanted.video)
 
     def check_outputs(self) -> None:
-        """UserError if a file that will be written is one of the sounds, or a folder."""
+        """UserError if a file that will be written is one of the sounds, or a folder, or if it needs ffmpeg that is absent.
+
+        ModuleNotFoundError where a page or a film needs a package that is absent.
+        """
+        if self.wanted.report:
+            importlib.import_module("paddletag.reports.tagging_page")
+        if self.wanted.video:
+            importlib.import_module("paddletag.reports.video")
+            audio.ffmpeg_program("--video")
         sounds = {os.path.realpath(path) for path in self.names}
         for output in self._outputs():
             if os.path.realpath(output) in sounds:

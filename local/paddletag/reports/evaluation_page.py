@@ -34,8 +34,8 @@ def evaluation_page(
     """The HTML of an evaluation, as `read_evaluation` gives it, of the trained model in the folder models[0].
 
     models: several, if the scores are the mean of theirs. records: those of the clips, for their sound. data_set: its
-    name. `clips` clips are embedded: those that the page shows first, then the mistakes that the model is surest of.
-    The others' sound is referred to by its path from the folder `output`, where the report will lie. A mistake is a
+    name. `clips` clips are embedded: those that the page shows first, then the mistakes that the model is surest of,
+    then the right ones that it is least sure of. The others' sound is referred to by its path from the folder `output`, where the report will lie. A mistake is a
     clip of which the highest label is not one of its own.
     """
     metas, metrics = [model_folder.read_meta(folder) for folder in models], evaluation["metrics"]
@@ -73,13 +73,15 @@ def _mistakes(evaluation: Mapping[str, Any]) -> np.ndarray:
 
 
 def _rows_to_embed(evaluation: Mapping[str, Any], task: str, weakest: int | None) -> list[int]:
-    """The rows of the clips worth hearing: what the page opens with, then the mistakes, most confident first.
+    """All rows, those most worth hearing first: what the page opens with, then the mistakes, most confident first, then
+    the others, least confident first.
 
     The page opens with the pair of labels that is confused most or, of several labels per clip, with the weakest one.
     """
     scores, targets = evaluation["scores"], evaluation["targets"]
     wrong = _mistakes(evaluation)
-    mistakes = [int(i) for i in np.argsort(-scores.max(1), kind="stable") if wrong[i]]
+    confident = [int(i) for i in np.argsort(-scores.max(1), kind="stable")]
+    mistakes, others = [i for i in confident if wrong[i]], [i for i in confident if not wrong[i]]
     first: list[int] = []
     if task == "single_label":
         pairs = Counter((int(targets[i].argmax()), int(scores[i].argmax())) for i in sorted(mistakes))
@@ -89,7 +91,7 @@ def _rows_to_embed(evaluation: Mapping[str, Any], task: str, weakest: int | None
         order = np.argsort(-scores[:, weakest], kind="stable")
         own = targets[order, weakest] > 0
         first = [int(i) for i in (*order[own][::-1][:EACH], *order[~own][:EACH])]
-    return list(dict.fromkeys(first + mistakes))
+    return list(dict.fromkeys([*first, *mistakes, *reversed(others)]))
 
 
 def _clips(

@@ -29,15 +29,14 @@ def read_lines(path: File) -> list[str]:
 def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.ndarray:
     """The ascending indices of the labels that are named: by their name, or else by a glob as `*speech*`; None: all.
 
-    int [n]. UserError for a name that no label has.
+    Capitals count only where names differ in nothing else. int [n]. UserError for a name that no label has.
     """
     names = [str(label) for label in labels]
     if patterns is None:
         return np.arange(len(names))
     chosen: set[int] = set()
     for pattern in patterns:
-        matching = [i for i, name in enumerate(names) if name == pattern]
-        matching = matching or [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
+        matching = _matching(names, pattern) or _matching([name.lower() for name in names], pattern.lower())
         if not matching:
             lower = {name.lower(): name for name in names}
             near = [lower[name] for name in difflib.get_close_matches(pattern.lower(), lower, 3, 0.5)]
@@ -45,6 +44,12 @@ def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.n
             raise UserError(f"{show(pattern)}: no label has this name ({hint})")
         chosen.update(matching)
     return np.array(sorted(chosen), int)
+
+
+def _matching(names: Sequence[str], pattern: str) -> list[int]:
+    """The indices of the names that are the pattern, or else that it describes as a glob."""
+    equal = [i for i, name in enumerate(names) if name == pattern]
+    return equal or [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
 
 
 def split_names(text: str, labels: Iterable[str]) -> list[str]:

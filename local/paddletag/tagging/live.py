@@ -28,7 +28,7 @@ def check_windows(front_end: FrontEnd, window: float, hop: float) -> None:
     """UserError for a hop (seconds) that is longer than the window, or shorter than a frame; for a long window too,
     whose first scores would come after it."""
     if window > LONGEST:
-        raise UserError(f"--sample_duration {window}: must be at most {LONGEST} s")
+        raise UserError(f"--window {window}: must be at most {LONGEST} s")
     if hop > window:
         raise UserError(f"--hop_duration {hop}: must not be longer than the window of {window} s")
     hop_frames(front_end, hop)

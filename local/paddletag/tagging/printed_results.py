@@ -7,11 +7,10 @@ import numpy as np
 
 from paddletag.runtime import escaped
 from paddletag.tagging.events import EventRow
-from paddletag.tagging.labels import top_k
+from paddletag.tagging.labels import UNKNOWN, top_k
 from paddletag.type_aliases import Arrays, File
 
 SHORTEST = 5  # lines of events, however low a terminal is
-NOT_KNOWN = "unknown"  # the answer where no label reaches its threshold
 
 
 def event_lines(events: Sequence[EventRow], lines: int | None = None) -> list[str]:
@@ -41,12 +40,12 @@ def label_lines(arrays: Arrays, k: int, threshold: np.ndarray | None, known: np.
     """The `k` highest labels of a sound that is one window, with their scores, one a line, in columns.
 
     threshold [C]: what the user asks for; lower labels are left out. known [C]: what the model was calibrated to, if it
-    was. NOT_KNOWN if no label reaches `threshold`, or without one `known`.
+    was. UNKNOWN if no label reaches `threshold`, or without one `known`.
     """
     scores, labels = arrays["scores"][0], arrays["labels"]
     limits = known if threshold is None else threshold
     if limits is not None and not (scores >= limits.astype(np.float32)).any():
-        return [NOT_KNOWN]
+        return [UNKNOWN]
     if threshold is not None:
         reached = scores >= threshold.astype(np.float32)
         scores, labels = scores[reached], labels[reached]

@@ -22,7 +22,7 @@ IN_MEMORY = 2**24  # bytes of rows that are kept there; what is more goes to a t
 
 
 def check_seconds(
-    window: float, hop: float, names: tuple[str, str] = ("--sample_duration", "--hop_duration"), zero: bool = False
+    window: float, hop: float, names: tuple[str, str] = ("--window", "--hop"), zero: bool = False
 ) -> None:
     """UserError, with the name of the one that is wrong, for a window or a hop (seconds) that no sound needs.
 
@@ -33,7 +33,7 @@ def check_seconds(
             raise UserError(f"{name} {seconds}: must be a positive number of seconds, at most {most:g}")
 
 
-def hop_frames(front_end: FrontEnd, hop: float, name: str = "--hop_duration") -> int:
+def hop_frames(front_end: FrontEnd, hop: float, name: str = "--hop") -> int:
     """A hop in seconds as whole frames. UserError that begins with `name` if the hop is shorter than a frame."""
     frames = round(hop * front_end.sample_rate / front_end.hop_length)
     if frames < 1:

@@ -7,6 +7,7 @@ import numpy as np
 
 from paddletag.models.calibration import COLDEST, FLOOR, HOTTEST, temper
 
+MISTAKES = 5  # of a model: with fewer, nothing tells how sure it should be
 LEAST = 10  # clips: of a class, for a threshold of its own; and of all classes, to calibrate at all
 
 
@@ -47,13 +48,21 @@ def useful_temperature(
     scores: np.ndarray, targets: np.ndarray, task: str, parts: Sequence[int] | np.ndarray
 ) -> tuple[float, np.ndarray]:
     """(the temperature of `fit_temperature`, the scores [N, C] of `cross_fitted`), if these have a lower log loss than
-    the scores as they are. (1.0, the scores as they are) if not: it would not help clips that did not choose it.
+    the scores as they are. (1.0, the scores as they are) if not: it would not help clips that did not choose it. So too
+    with fewer than MISTAKES mistakes.
     """
-    if len(np.unique(parts)) > 1:
+    if len(np.unique(parts)) > 1 and count_mistakes(scores, targets, task) >= MISTAKES:
         tempered = cross_fitted(scores, targets, task, parts)
         if log_loss(tempered, targets, task) < log_loss(scores, targets, task):
             return fit_temperature(scores, targets, task), tempered
     return 1.0, scores
+
+
+def count_mistakes(scores: np.ndarray, targets: np.ndarray, task: str) -> int:
+    """The clips whose highest score is of a wrong label; for multi_label, the pairs on the wrong side of 0.5."""
+    if task == "single_label":
+        return int((scores.argmax(1) != targets.argmax(1)).sum())
+    return int(((scores >= 0.5) != (targets > 0.5)).sum())
 
 
 def cross_fitted(scores: np.ndarray, targets: np.ndarray, task: str, parts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ function svgText(content, attributes) {
  * to], y: [from, to]}. ticks: {x: [numbers], y: [numbers]}. back: what is drawn behind, (x, y) => [SVG nodes].
  */
 function chart(title, stops, { ends, ticks, unit, legend = {}, back = () => [], lines = true, size = () => 3 }) {
-  const [width, height, left, right, top, bottom] = [360, 200, 46, 348, 12, 166];
+  const [width, height, left, right, top, bottom] = [360, 200, 54, 348, 12, 166];
   const across = (from, to) => (value, [low, high]) => high > low ? from + (to - from) * (value - low) / (high - low) : (from + to) / 2;
   const x = (value) => across(left, right)(value, ends.x), y = (value) => across(bottom, top)(value, ends.y);
   const kinds = [...new Set(stops.flatMap((stop) => stop.ys.map(([, kind]) => kind)))];
@@ -59,17 +59,15 @@ function chart(title, stops, { ends, ticks, unit, legend = {}, back = () => [], 
   };
   go(at);
   const entries = Object.entries(legend).filter(([kind]) => kinds.includes(kind));
-  return el("figure", null, el("figcaption", null, el("b", null, title), ...(entries.length > 1 ? entries.map(([kind, name]) =>
-    el("span", { className: `key ${kind} faint small` }, name)) : [])), plot, said);
+  return el("figure", null, el("figcaption", null, el("b", null, title), ...entries.map(([kind, name]) => el("span", { className: `key ${kind} faint small` }, name))), plot, said);
 }
 
-/** What stands at the epochs, training and validation in one chart. columns: [[column of the history, kind]]. */
-function historyChart(title, columns) {
+/** What stands at the epochs. columns: [[column of the history, kind]]. legend: {kind: name}, or {} where it needs none. */
+function historyChart(title, columns, legend) {
   const { history } = data;
-  const legend = { first: "training", second: "validation" };
   const stops = history.epoch.map((epoch, i) => {
     const ys = columns.map(([key, kind]) => [(history[key] || [])[i] ?? null, kind]).filter(([value]) => value !== null);
-    const told = ys.map(([value, kind]) => (columns.length > 1 ? `${legend[kind]} ` : "") + Number(value.toPrecision(4)));
+    const told = ys.map(([value, kind]) => (columns.length > 1 ? `${legend[kind]}: ` : "") + Number(value.toPrecision(4)));
     return { x: epoch, ys, text: `Epoch ${epoch}: ${told.join(", ") || "no value"}` };
   }).filter((stop) => stop.x !== null);
   const values = stops.flatMap((stop) => stop.ys.map(([value]) => value));
@@ -85,11 +83,12 @@ function learningCurves() {
   const { history } = data;
   const has = (key) => (history[key] || []).some((value) => value !== null && (key !== "skipped" || value > 0));
   if (!(history.epoch || []).length) return null;
+  const sides = { first: "training clips", second: "validation clips" };
   const panels = [
-    ["Loss", [["loss", "first"], ["valid_loss", "second"]]],
-    ["Accuracy", [["accuracy", "first"], ["valid_accuracy", "second"]]],
-    ["mAP", [["valid_mAP", "second"]]], ["Learning rate", [["lr", "first"]]], ["Steps left out", [["skipped", "first"]]],
-  ].map(([title, columns]) => [title, columns.filter(([key]) => has(key))]).filter(([, columns]) => columns.length);
+    ["Loss", [["loss", "first"], ["valid_loss", "second"]], sides],
+    ["Accuracy", [["accuracy", "first"], ["valid_accuracy", "second"]], sides],
+    ["mAP", [["valid_mAP", "second"]], sides], ["Learning rate", [["lr", "first"]], {}], ["Steps left out", [["skipped", "first"]], {}],
+  ].map(([title, columns, legend]) => [title, columns.filter(([key]) => has(key)), legend]).filter(([, columns]) => columns.length);
   return section("Learning curves", el("div", { className: "curves" }, ...panels.map((panel) => historyChart(...panel))));
 }
 
