@@ -65,7 +65,8 @@ def _status(name: str, error: BaseException) -> int | None:
         _drop_output()
         return 128 + signal.SIGPIPE
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "paddletag":
-        package = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}.get(error.name, error.name).partition(".")[0]
+        module = error.name.partition(".")[0]
+        package = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}.get(module, module)
         extra = "reports" if package in ("matplotlib", "pillow", "tqdm") else "recipes"
         advice = f"pip install 'paddletag[{extra}]', or in a clone bash tools/install.sh"
         return _fail(name, f"this needs the package {package}, which is not installed here: {advice}")

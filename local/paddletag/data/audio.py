@@ -179,7 +179,7 @@ def ffmpeg_program(path: File) -> str:
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):
-        raise AudioError(f"{path}: needs the program ffmpeg, or the package imageio-ffmpeg: install one of them") from None
+        raise AudioError(f"{path}: needs ffmpeg: install this program, or the package imageio-ffmpeg") from None
 
 
 def ffmpeg_input(path: File) -> list[str]:

@@ -210,9 +210,9 @@ def same_clips(
 ) -> list[tuple[str, int | str]]:
     """[(short name, fold or split there)] of those of `records` that a list of `read_clip_list` has too.
 
-    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike, whose files have the same
-    name of at least TELLING letters (a copy in another encoding keeps it), or, where the list has no checksum of the
-    sound, that have the same short name.
+    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike, or whose files have the
+    same name of at least TELLING letters (a copy in another encoding keeps it). Where the list has no checksum of the
+    sound, those that have the same short name are too.
     """
     rows = [row for row in kept.values() if isinstance(row[0], str) and isinstance(row[1], (int, str))]
     by_sound = {row[3]: row[1] for row in rows if isinstance(row[3], str)}

@@ -93,7 +93,7 @@ class Answers:
         return bool(wanted.prints or wanted.formats or wanted.report or wanted.video)
 
     def check_outputs(self) -> None:
-        """UserError if a file that will be written is one of the sounds, or a folder, or if it needs ffmpeg that is absent.
+        """UserError if a file that will be written is one of the sounds or a folder, or needs ffmpeg, which is absent.
 
         ModuleNotFoundError where a page or a film needs a package that is absent.
         """

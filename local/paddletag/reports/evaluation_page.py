@@ -35,8 +35,8 @@ def evaluation_page(
 
     models: several, if the scores are the mean of theirs. records: those of the clips, for their sound. data_set: its
     name. `clips` clips are embedded: those that the page shows first, then the mistakes that the model is surest of,
-    then the right ones that it is least sure of. The others' sound is referred to by its path from the folder `output`, where the report will lie. A mistake is a
-    clip of which the highest label is not one of its own.
+    then the right ones that it is least sure of. The others' sound is referred to by its path from the folder
+    `output`, where the report will lie. A mistake is a clip of which the highest label is not one of its own.
     """
     metas, metrics = [model_folder.read_meta(folder) for folder in models], evaluation["metrics"]
     settings = [{key: value for key, value in meta.items() if key != "labels"} for meta in metas]
