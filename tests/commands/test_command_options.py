@@ -199,7 +199,7 @@ def test_a_group_knows_its_options(parser, capsys):
 
 
 def test_refuse():
-    args = argparse.Namespace(given={"top_k"}, top_k=5, json=False)
+    args = argparse.Namespace(given={"top_k"}, spelling={"top_k": "--top_k", "json": "--json"}, top_k=5, json=False)
     refuse(args, ["json"], "is nothing")
     with pytest.raises(UserError, match="--top_k: why"):
         refuse(args, ("json", "top_k"), "why")

@@ -98,6 +98,8 @@ def test_without_sounddevice(program, no_paddle, model, tmp_path):
         ("- --sample_duration nan", "--sample_duration nan"),
         ("- --sample-duration inf", "--sample_duration inf"),
         ("- --hop_duration -1", "--hop_duration -1"),
+        ("- --window 0", "--window 0"),  # as it was written
+        ("- --hop=2.5", "--hop 2.5"),
         ("- --hop_duration 2.5", "--hop_duration 2.5"),  # longer than a window
         ("- --hop_duration 0.0001", "--hop_duration 0.0001"),  # shorter than a frame
         ("mic --hop_duration 2.5", "--hop_duration 2.5"),

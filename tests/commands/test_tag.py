@@ -287,6 +287,13 @@ def test_the_page_and_the_film(capsys, monkeypatch):
     assert os.listdir("pages") == ["scene.html"]
 
 
+def test_a_film_without_ffmpeg_is_refused_at_once(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert "imageio-ffmpeg" in refusal("tag", "scene.wav", "--video")
+    assert not capsys.readouterr().out
+
+
 def test_a_folder_for_results_gets_npz_files(capsys):
     call("tag", "scene.wav", "--output_dir", "tags")
     with np.load("tags/scene.npz") as file:

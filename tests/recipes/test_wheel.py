@@ -92,9 +92,12 @@ def test_tagging_needs_no_paddle(light, real_scene):
 
 
 def test_what_needs_more_packages_says_so(light, real_scene):
-    for words in (["tag", real_scene, "--engine", "paddle"], ["train", "--config", "x"], ["report", "x.npz"]):
+    for words in (["tag", real_scene, "--engine", "paddle"], ["train", "--config", "x"]):
         (line,) = light(*words, status=2).splitlines()
         assert "paddletag[recipes]" in line
+    for words in (["report", "x.npz"], ["tag", real_scene, "--report"], ["tag", real_scene, "--video"]):
+        (line,) = light(*words, status=2).splitlines()
+        assert "paddletag[reports]" in line  # pillow: told before anything is tagged
 
 
 @pytest.fixture

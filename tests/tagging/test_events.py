@@ -332,6 +332,10 @@ def test_labels_by_name_and_by_glob():
     assert choose_labels(labels, ["Dog", "Speech"]).tolist() == [0, 2]
     assert choose_labels(labels, ["*peech*"]).tolist() == [0, 1]
     assert choose_labels(labels, ["[x]"]).tolist() == [3]  # a name before a glob
+    assert choose_labels(labels, ["dog", "SPEECH"]).tolist() == [0, 2]
+    assert choose_labels(labels, ["*SPEECH*"]).tolist() == [0, 1]
+    assert choose_labels(["cat", "Cat"], ["Cat"]).tolist() == [1]  # capitals count where they tell two names apart
+    assert choose_labels(["cat", "Cat"], ["C*"]).tolist() == [1]
     assert choose_labels(labels, None).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(runtime.UserError, match="speach.*Speech"):
         choose_labels(labels, ["speach"])

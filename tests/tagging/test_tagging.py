@@ -148,7 +148,7 @@ def test_a_window_in_milliseconds_is_the_whole_file(model, scene):
 
 
 def test_a_hop_shorter_than_a_frame(model, scene):
-    with pytest.raises(runtime.UserError, match=r"--hop_duration 0.001.* 0.01 s"):
+    with pytest.raises(runtime.UserError, match=r"--hop 0.001.* 0.01 s"):
         pipeline.tag_windows(model, META, scene, 0.5, 0.001)
 
 

@@ -69,6 +69,16 @@ def test_a_temperature_is_kept_at_1_where_no_other_helps():
     assert temperature == 1 and same is scores
 
 
+def test_a_temperature_is_kept_at_1_where_mistakes_are_few():
+    """Scores that are far too low: another temperature would help, but two mistakes may be chance."""
+    scores = np.full((100, 2), 0.5) + np.where(np.eye(2)[np.arange(100) % 2] > 0, 0.05, -0.05)
+    for wrong, kept in ((2, True), (8, False)):
+        targets = np.eye(2)[np.arange(100) % 2]
+        targets[:wrong] = targets[:wrong, ::-1]
+        temperature, _ = fit_calibration.useful_temperature(scores, targets, "single_label", np.arange(100) % 5)
+        assert (temperature == 1) == kept
+
+
 def test_each_part_has_the_temperature_of_the_others():
     _, scores, targets = synthetic("multi_label", n=40)
     parts = np.array([1, 2] * 20)
@@ -243,6 +253,21 @@ def test_clips_of_an_older_model_are_known_by_their_names(model, data, tmp_path)
     assert "16" in line and "fold 1" in line
     (model / "clips.jsonl.gz").unlink()
     assert "clips.jsonl.gz" in refusal("calibrate", "--model", model, "--data", other)
+
+
+def test_copies_in_another_encoding_are_known_by_their_files(tmp_path):
+    """By a name that has a long number; short ones, as data sets of all kinds have them, say nothing."""
+    kept = [
+        {"id": str(n), "audio": f"/a/{name}", "labels": ["x"], "fold": n}
+        for n, name in enumerate(("1-100032-A-0.wav", "clip_0001.wav", "dog.wav"))
+    ]
+    manifest.write_clip_list(tmp_path / "clips", kept, {"0": "a sound", "1": "another", "2": "a third"})
+    known = manifest.read_clip_list(tmp_path / "clips")
+    new = [{**clip, "audio": clip["audio"].replace("/a/", "/b/").replace("wav", "ogg")} for clip in kept]
+    sounds = {"0": "a sound, encoded", "1": "new", "2": "new too"}
+    assert manifest.same_clips(known, new, sounds) == [("b/1-100032-A-0.ogg", 0)]
+    later = [{**new[0], "start": 1.0, "end": 2.0}]
+    assert manifest.same_clips(known, later, sounds) == []
 
 
 def test_what_cannot_be_calibrated_is_refused(model, data, tmp_path):

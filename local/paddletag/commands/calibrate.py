@@ -90,7 +90,7 @@ def clips_to_calibrate_on(folder: Path, meta: Meta, data: str) -> Source:
         what = f"held out for testing ({describe_split(run['fold'])})" if tested else "used in training it"
         count, first = len(tested or met), runtime.show((tested or [met[0][0]])[0])
         which = f"{count} of its clips {'were' if count > 1 else 'was'} {what}, such as {first}"
-        advice = "calibrate on other clips, or give them other names if they are others"
+        advice = "calibrate on other clips"
         raise UserError(f"{data}: not new to {folder}: {which}: {advice}")
     return Source(data, clips, features)
 

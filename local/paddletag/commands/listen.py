@@ -42,7 +42,7 @@ def main() -> None:
     add_event_options(parser)
     add_flag(parser, "--json", "print an event a line, as JSON")
     args = parser.parse_args()
-    check_seconds(args.sample_duration, args.hop_duration)
+    check_seconds(args.sample_duration, args.hop_duration, window_names(args))
     check_shared_options(args)
     check_event_options(args)
     if args.source == "mic":
@@ -76,6 +76,11 @@ def add_window_options(
         "--window", "--sample_duration", dest="sample_duration", default=window, help=window_help, **names
     )
     parser.add_argument("--hop", "--hop_duration", dest="hop_duration", default=hop, help=hop_help, **names)
+
+
+def window_names(args: argparse.Namespace) -> tuple[str, str]:
+    """The options of `add_window_options` as they stand on the command line, for messages."""
+    return args.spelling["sample_duration"], args.spelling["hop_duration"]
 
 
 def add_pcm_options(parser: Parser | Group) -> None:
@@ -122,7 +127,7 @@ def listen(args: argparse.Namespace, meta: Meta, source: str, window: float, hop
     rate = front_end.sample_rate
     raw = args.pcm_rate or (rate if {"pcm_format", "pcm_channels"} & args.given else None)  # None: or a WAV stream
     settings = front_end, meta["labels"], window, hop, *event_thresholds(args, meta)
-    live.check_windows(front_end, window, hop)  # wrong settings are told before the model is loaded
+    live.check_windows(front_end, window, hop, window_names(args))  # wrong settings are told before the model is loaded
     if source == "mic":
         heard = microphone(rate)
         waves: Iterator[np.ndarray] = itertools.chain([next(heard)], heard)  # so is one that does not work

@@ -15,8 +15,9 @@ FLAGS = {"true": True, "1": True, "false": False, "0": False}  # what stands for
 class Parser(argparse.ArgumentParser):
     """argparse with `--stop-stage` and `--stop_stage` as one option, no abbreviations, and one-line errors.
 
-    What it parses has one more attribute, `given`: the names of the options that stand on the command line, whatever
-    their values. An unknown option is an error that names the nearest one. `options` are all options by their spelling.
+    What it parses has two more attributes. `given`: the names of the options that stand on the command line, whatever
+    their values. `spelling`: of every option by its name, as it stands there. An unknown option is an error that names
+    the nearest one. `options` are all options by their spelling.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -54,6 +55,8 @@ class Parser(argparse.ArgumentParser):
             hint = nearest(name, [text for text in self.options if text.startswith("--")])
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         names = [word.partition("=")[0] for word in options]
+        values.spelling = {action.dest: action.option_strings[0] for action in self.options.values()}
+        values.spelling |= {self.options[name].dest: name for name in names if name in self.options}
         values.given = {self.options[name].dest for name in names if name in self.options}
         self._refuse_empty(values)
         return values
@@ -197,4 +200,4 @@ def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """UserError if one of the options `names` was given: `why` says why it would change nothing."""
     for name in names:
         if name in args.given:
-            raise UserError(f"--{name}: {why}")
+            raise UserError(f"{args.spelling[name]}: {why}")

@@ -27,6 +27,7 @@ from paddletag.commands.listen import (
     check_event_options,
     check_shared_options,
     listen,
+    window_names,
 )
 from paddletag.commands.options import Parser, add_flag, add_list, choice_of, refuse
 from paddletag.data import audio, find_sounds, manifest
@@ -127,7 +128,7 @@ def answer_all(
 
 
 def arguments(historical: bool) -> argparse.Namespace:
-    """The arguments, checked as far as they can be by themselves. `spelling`: how messages name some of them."""
+    """The arguments, checked as far as they can be by themselves."""
     parser = Parser(description=__doc__, usage="%(prog)s SOUND ... [OPTIONS]")
     parser.add_argument("sounds", nargs="*", metavar="SOUND", help="files, folders, patterns, - for standard input")
     add_model_option(parser)
@@ -155,8 +156,6 @@ def arguments(historical: bool) -> argparse.Namespace:
     add_flag(output, "--video", "also write a film, NAME.tags.mp4 (with ffmpeg)")
     add_more_options(parser)
     args = parser.parse_args()
-    names = ("--sample_duration", "--hop_duration") if historical else ("--window", "--hop")
-    args.spelling = dict(zip(("sample_duration", "hop_duration"), names, strict=True))
     if args.output_dir and not (args.format or args.report or args.video):
         args.format = ["npz"]
     check_options(args)
@@ -195,7 +194,7 @@ def add_more_options(parser: Parser) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Refuse what is out of range, and what does not fit together."""
-    check_seconds(args.sample_duration, args.hop_duration, tuple(args.spelling.values()), zero=True)
+    check_seconds(args.sample_duration, args.hop_duration, window_names(args), zero=True)
     for name in ("top_k", "batch_size"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")

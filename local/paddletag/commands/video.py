@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from paddletag import runtime
-from paddletag.commands.listen import add_window_options
+from paddletag.commands.listen import add_window_options, window_names
 from paddletag.commands.options import Parser, refuse
 from paddletag.data import audio
 from paddletag.models import model_folder
@@ -68,7 +68,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--top_k {args.top_k}: must be 1 to 10")
     if not 1 <= args.fps <= 120:
         raise UserError(f"--fps {args.fps:g}: must be 1 to 120")
-    check_seconds(args.sample_duration, args.hop_duration)
+    check_seconds(args.sample_duration, args.hop_duration, window_names(args))
     if args.tagging:
         names = ("model", "sample_duration", "hop_duration", "engine")
         refuse(args, names, "has no meaning beside --tagging, which is computed already")
@@ -88,7 +88,7 @@ def tag(args: argparse.Namespace) -> Arrays:
     """The scores of the sound over time: arrays as those of `pipeline.tag_sounds`."""
     meta = model_folder.describe_model(args.model)
     front_end = model_folder.saved_front_end(meta)
-    hop_frames(front_end, args.hop_duration)
+    hop_frames(front_end, args.hop_duration, args.spelling["hop_duration"])
     predict = open_predictor(args.model, args.engine)
     settings = args.sample_duration, args.hop_duration
     return pipeline.only_result(pipeline.tag_sounds(predict, meta, front_end, [args.sound], *settings))

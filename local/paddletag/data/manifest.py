@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ NAME = "manifest.jsonl"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
 SHOWN = 5  # groups or clips that a message names
-TELLING = 8  # letters of a file's name, from which on two sounds do not have it by chance
+TELLING = re.compile("[1-9][0-9]{4}")  # in a file's name: two sounds do not have such a number by chance
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
@@ -211,13 +212,13 @@ def same_clips(
     """[(short name, fold or split there)] of those of `records` that a list of `read_clip_list` has too.
 
     sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike, or whose files have the
-    same name of at least TELLING letters (a copy in another encoding keeps it). Where the list has no checksum of the
-    sound, those that have the same short name are too.
+    same name with a number of 5 digits in it (TELLING), which a copy in another encoding keeps. Where the list has no
+    checksum of the sound, those that have the same short name are too.
     """
     rows = [row for row in kept.values() if isinstance(row[0], str) and isinstance(row[1], (int, str))]
     by_sound = {row[3]: row[1] for row in rows if isinstance(row[3], str)}
     by_name = {row[0]: row[1] for row in rows if row[3] is None or str(row[3]).startswith("[")}  # [: path and time
-    by_file = {_file_name(row[0]): row[1] for row in rows if len(_file_name(row[0])) >= TELLING}
+    by_file = {_file_name(row[0]): row[1] for row in rows if TELLING.search(_file_name(row[0]))}
     found = []
     for record in records:
         name, sound = short_name(record), sounds.get(record["id"])

@@ -156,6 +156,7 @@ def stratified_folds(records: Sequence[Record], folds: int, seed: int) -> list[i
         labels = Counter(columns[name] for row in units[key] for name in records[row]["labels"])
         unit_columns, unit_counts = list(labels), list(labels.values())
         costs = counts[:, unit_columns] @ (weights[unit_columns] * np.array(unit_counts)) if labels else sizes
+        costs = costs.round(9)  # equal costs must be equal on every CPU, however it adds them up
         fold = int(np.lexsort((sizes, costs))[0])
         counts[fold, unit_columns] += unit_counts
         sizes[fold] += len(units[key])

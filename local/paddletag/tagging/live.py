@@ -24,14 +24,16 @@ class Event:
     onset: float
 
 
-def check_windows(front_end: FrontEnd, window: float, hop: float) -> None:
+def check_windows(
+    front_end: FrontEnd, window: float, hop: float, names: tuple[str, str] = ("--window", "--hop")
+) -> None:
     """UserError for a hop (seconds) that is longer than the window, or shorter than a frame; for a long window too,
-    whose first scores would come after it."""
+    whose first scores would come after it. names: what messages call the two."""
     if window > LONGEST:
-        raise UserError(f"--window {window}: must be at most {LONGEST} s")
+        raise UserError(f"{names[0]} {window}: must be at most {LONGEST} s")
     if hop > window:
-        raise UserError(f"--hop_duration {hop}: must not be longer than the window of {window} s")
-    hop_frames(front_end, hop)
+        raise UserError(f"{names[1]} {hop}: must not be longer than the window of {window} s")
+    hop_frames(front_end, hop, names[1])
 
 
 class Live:
