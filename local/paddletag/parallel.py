@@ -64,6 +64,44 @@ def _starting(workers: int) -> Iterator[None]:
         raise UserError(f"{reason}: try fewer, or none; look at /dev/shm and ulimit -n") from None
 
 
+class Threads:
+    """Threads that work off functions in the order in which they are submitted.
+
+    They end with the program, whatever they wait for: one of them may read from a pipe that nobody writes to.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future, Callable, tuple] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        """The future result of function(*arguments), or its exception."""
+        future: Future = Future()
+        self._jobs.put((future, function, arguments))
+        return future
+
+    def close(self) -> None:
+        """Begin no more jobs, and end the threads after those that are under way."""
+        with contextlib.suppress(queue.Empty):
+            while job := self._jobs.get_nowait():
+                job[0].cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while job := self._jobs.get():
+            future, function, arguments = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+            del job, future, function, arguments  # not to be kept while the next one is awaited
+
+
 def prefetch(items: Generator, size: int = 3) -> Generator[Any, None, None]:
     """Yields the items of a generator that runs in a thread, up to `size` items ahead. Closing it ends the thread."""
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(size)

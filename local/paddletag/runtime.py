@@ -9,6 +9,7 @@ import datetime
 import errno
 import io
 import logging
+import math
 import os
 import platform
 import re
@@ -255,8 +256,37 @@ def today() -> str:
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use: those it may run on, and no more than its cgroup's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(count, _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))))
+
+
+def _quota(root: Path, own: Path) -> float:
+    """The cores whose time the cgroup of a process grants, and those above it; infinity where there is no limit.
+
+    root: where the cgroups are mounted. own: the file that names the cgroup of the process, in lines ID:KINDS:PATH.
+    """
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+        groups = [
+            (root / kinds.partition(",")[0], path) for _, kinds, path in lines if "cpu" in (kinds or "cpu").split(",")
+        ]
+    except (OSError, ValueError):
+        return math.inf
+    quota = math.inf
+    for base, path in groups:
+        folder = base / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            with contextlib.suppress(OSError, ValueError):
+                time, period = (place / "cpu.max").read_text().split()
+                quota = min(quota, int(time) / int(period))  # "max" is no number
+            with contextlib.suppress(OSError, ValueError):
+                time = (place / "cpu.cfs_quota_us").read_text()
+                if int(time) > 0:
+                    quota = min(quota, int(time) / int((place / "cpu.cfs_period_us").read_text()))
+            if place == base:
+                break
+    return quota
 
 
 def die_with_parent() -> None:

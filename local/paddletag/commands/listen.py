@@ -59,7 +59,7 @@ def add_model_option(parser: Parser) -> None:
 def add_engine_options(parser: Parser | Group) -> None:
     """Add to a parser: what computes."""
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:0, gpu:1, ...")
-    engines = "what computes: the scores agree. auto: ONNX Runtime on the CPU if its graph of the model is installed"
+    engines = "what computes: the scores agree. auto: ONNX Runtime on the CPU, where the model's graph is at hand"
     parser.add_argument("--engine", default="auto", choices=ENGINES, help=engines)
 
 
@@ -131,7 +131,7 @@ def listen(args: argparse.Namespace, meta: Meta, source: str, window: float, hop
     if source == "mic":
         heard = microphone(rate)
         waves: Iterator[np.ndarray] = itertools.chain([next(heard)], heard)  # so is one that does not work
-    predict = calibrated(open_predictor(args.model, args.engine, args.device), meta)
+    predict = calibrated(open_predictor(args.model, args.engine, args.device, threads=runtime.cores()), meta)
     listener = live.Live(predict, *settings)
     predict(np.zeros((1, listener.windows.length, front_end.n_mels), np.float32))  # the first time takes longer
     runtime.say(f"{runtime.program()}: listening at {raw or rate} Hz; Ctrl-C ends", file=sys.stderr)

@@ -41,11 +41,12 @@ from paddletag.tagging import pipeline
 from paddletag.tagging.labels import choose_labels, event_thresholds, split_names
 from paddletag.tagging.result_formats import FORMATS
 from paddletag.tagging.saved_results import output_path, results_to_make, save
-from paddletag.tagging.tagger import open_predictor
+from paddletag.tagging.tagger import is_much, open_predictor
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File, Meta
 
 LISTENING = {"threshold": 0.4, "low_threshold": 0.2}  # of --stream, where none are given
+MOST_WORKERS = 1024
 EVENT_OPTIONS = ("threshold", "low_threshold")
 
 
@@ -86,10 +87,10 @@ def main(historical: bool = False) -> None:
         if not outputs:
             return
     answers.check_outputs()
-    predict = open_predictor(args.model, args.engine, args.device, args.embeddings)
     paths = list(outputs if npz else inputs.names)
+    predict = open_predictor(args.model, args.engine, args.device, args.embeddings, much=is_much(paths))
     sounds = [inputs.source if inputs.source and path == STDIN else path for path in paths]
-    results = pipeline.tag_sounds(predict, meta, front_end, sounds, window, hop, args.batch_size)
+    results = pipeline.tag_sounds(predict, meta, front_end, sounds, window, hop, args.batch_size, args.workers)
     answer_all(results, len(sounds), answers, outputs)
 
 
@@ -176,6 +177,8 @@ def add_more_options(parser: Parser) -> None:
     computing = parser.group("how scores are computed")
     add_engine_options(computing)
     computing.add_argument("--batch_size", type=int, default=8, help="windows that the model takes at a time")
+    words = "threads that decode, compute log-mels and score (default: as many as cores)"
+    computing.add_argument("--workers", type=int, default=0, metavar="N", help=words)
     pad = "what fills a sound that is shorter than a window; default: what the model was trained with"
     computing.add_argument("--pad", choices=PADS, help=pad)
     add_flag(computing, "--embeddings", "write the backbone's embedding of each window to the npz file too")
@@ -198,6 +201,8 @@ def check_options(args: argparse.Namespace) -> None:
     for name in ("top_k", "batch_size"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
+    if not 0 <= args.workers <= MOST_WORKERS:
+        raise UserError(f"--workers {args.workers}: must be from 1 to {MOST_WORKERS}, or 0 for as many as cores")
     check_shared_options(args)
     if args.stream:
         if args.wav or args.sounds or args.output_dir:
@@ -229,7 +234,19 @@ def one_number(name: str, text: str) -> float:
 def refuse_unused_options(args: argparse.Namespace, historical: bool) -> None:
     """Refuse options that would change nothing beside the others. (Each run.sh gives --data, beside --wav too.)"""
     if args.stream:
-        unused = ("data", "top_k", "embeddings", "pad", "batch_size", "report", "video", "format", "labels", "output")
+        unused = (
+            "data",
+            "top_k",
+            "embeddings",
+            "pad",
+            "batch_size",
+            "workers",
+            "report",
+            "video",
+            "format",
+            "labels",
+            "output",
+        )
         refuse(args, unused, "has no meaning beside --stream, which prints labels as they come and go")
         if args.stream == "mic":
             refuse(args, PCM_OPTIONS, "has no meaning beside --stream mic: a microphone is heard at the model's rate")

@@ -1,6 +1,7 @@
 """Sound files, and sound from pipes, to waveforms: decoding, mixing and resampling happen here and nowhere else."""
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from paddletag.type_aliases import File
 LOUDEST = 1e12  # beyond any scale that sound is written in (1 is full scale); its power would overflow float32
 SLOWEST, FASTEST = 1000, 768_000  # Hz; a header that says otherwise is damaged, and resampling would take gigabytes
 CHANNELS = 1024  # at most, as in libsndfile
+MARGIN = 0.05  # s: sound around a part, for the resampler
 BLOCK = 2**18  # numbers to decode at a time, in all channels, and samples to make of them
 SOUND = tuple(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .snd .caf .w64 .rf64".split())  # for libsndfile
 VIDEO = tuple(  # for ffmpeg: video, and sound that libsndfile does not read
@@ -38,6 +40,7 @@ class Info:
     rate: int  # Hz
     channels: int
     frames: int
+    exact_seeks: bool = False  # whether decoding can begin anywhere, with the same samples as from the beginning
 
     @property
     def seconds(self) -> float:
@@ -56,7 +59,8 @@ def probe(path: File) -> Info:
             check_mp3(path)
     try:
         with soundfile.SoundFile(os.fsencode(path)) as sound:
-            info = Info(sound.samplerate, sound.channels, sound.frames)
+            exact = sound.subtype.startswith("PCM_") or sound.subtype in ("FLOAT", "DOUBLE", "ULAW", "ALAW")
+            info = Info(sound.samplerate, sound.channels, sound.frames, exact)
             kind, header = sound.format, sound.extra_info
     except Exception as error:
         raise AudioError(f"{path}: not a sound file that libsndfile can read ({_reason(error)})") from None
@@ -93,6 +97,22 @@ def load(path: File, rate: int, start: float = 0.0, end: float | None = None) ->
     return loaded[:count]
 
 
+def load_part(path: File, info: Info, rate: int, first: int, stop: int | None) -> np.ndarray:
+    """The samples `first` to `stop` (None: the end) of what `load` gives for a whole file: float32 [stop - first].
+
+    They agree with it to rounding. info: what `probe` says of the file; it must have exact seeks. AudioError as `load`.
+    """
+    common = math.gcd(info.rate, rate)
+    unit, to_unit = info.rate // common, rate // common  # so many samples take as long, before and after resampling
+    margin = 0 if info.rate == rate else math.ceil(MARGIN * info.rate)  # the resampler's filter is shorter
+    begin = max(0, first // to_unit - -(-margin // unit)) * unit
+    end = info.frames if stop is None else min(info.frames, -(-stop * info.rate // rate) + margin)
+    waves = (mono(part, path) for part in _decode(path, info, begin, end))
+    wave = np.concatenate(list(_resampled(path, waves, info.rate, rate)))
+    skipped = first - begin // unit * to_unit
+    return wave[skipped : None if stop is None else skipped + stop - first]
+
+
 @dataclass
 class Source:
     """A sound that is decoded part by part, so that its length does not matter to the memory."""
@@ -115,13 +135,18 @@ class Source:
             raise AudioError(f"{self.name}: has zero samples")
 
 
+def is_video(path: File) -> bool:
+    """Whether the name of a file says that the ffmpeg program is to read it."""
+    return Path(path).suffix.lower() in VIDEO
+
+
 @contextlib.contextmanager
 def opened(path: File) -> Iterator[Source]:
     """A `Source` for the file `path`: through libsndfile or, with one of VIDEO's suffixes, the ffmpeg program.
 
     AudioError as `load`, here or while its parts are read.
     """
-    if Path(path).suffix.lower() in VIDEO:
+    if is_video(path):
         with _ffmpeg(path) as source:
             yield source
     else:
@@ -211,7 +236,7 @@ def _decode(path: File, info: Info, first: int = 0, stop: int | None = None) -> 
             with _faults(path, Exception):
                 part = sound.read(min(block, count - done), dtype="float32", always_2d=True)
             if not len(part):
-                raise AudioError(f"{path}: truncated: {max(0, done)} of {count} samples could be decoded")
+                raise AudioError(f"{path}: truncated: {max(0, first + done)} of {info.frames} samples could be decoded")
             done += len(part)
             if done > 0:
                 yield part[-done:] if done < len(part) else part

@@ -9,7 +9,7 @@ from paddletag.features.frontend import FrontEnd
 from paddletag.runtime import UserError
 from paddletag.tagging.events import active_windows
 from paddletag.tagging.pipeline import Predict
-from paddletag.tagging.windows import Windows, hop_frames
+from paddletag.tagging.windows import LogMelStream, Windows, hop_frames
 from paddletag.typed_values import LONGEST
 
 
@@ -57,25 +57,33 @@ class Live:
     ) -> None:
         check_windows(front_end, window, hop)
         self.predict, self.labels, self.threshold, self.low = predict, labels, threshold, low
-        self.rate, self.windows = front_end.sample_rate, Windows(front_end.replace(pad="zero"), window, hop)
+        front_end = front_end.replace(pad="zero")
+        self.rate, self.windows, self.log_mel = (
+            front_end.sample_rate,
+            Windows(front_end, window, hop),
+            LogMelStream(front_end),
+        )
         self.samples, self.scored = 0, 0  # heard; at the end of the newest window that was scored
         self.onsets = np.full(len(labels), np.nan)  # of the labels that are active, in seconds
         self.peaks: np.ndarray = np.zeros(len(labels), np.float32)
-        self.windows.feed(np.zeros(max(0, self.windows.window - self.windows.stride), np.float32))
+        self._windows_of(np.zeros(max(0, self.windows.window - self.windows.stride), np.float32))
 
     def feed(self, wave: np.ndarray) -> list[Event]:
         """float32 [n] at the front end's rate -> the events of the windows that have become complete, in order."""
         self.samples += len(wave)
-        return self._events(self.windows.feed(wave))
+        return self._events(self._windows_of(wave))
 
     def flush(self) -> list[Event]:
         """The events of what came after the last hop; then the labels that are still active go."""
         events: list[Event] = []
         if self.scored < self.samples:
             # Up to a whole hop, and what the last frame sees of the sound after it: silence.
-            missing = -self.samples % self.windows.stride + self.windows.log_mel.half_fft + 1
-            events = self._events(self.windows.feed(np.zeros(missing, np.float32)))
+            missing = -self.samples % self.windows.stride + self.log_mel.half_fft + 1
+            events = self._events(self._windows_of(np.zeros(missing, np.float32)))
         return events + self._offsets(np.flatnonzero(~np.isnan(self.onsets)), self.samples / self.rate)
+
+    def _windows_of(self, wave: np.ndarray) -> list[np.ndarray]:
+        return self.windows.feed(self.log_mel.feed(wave))
 
     def _events(self, log_mels: Sequence[np.ndarray]) -> list[Event]:
         if not log_mels:

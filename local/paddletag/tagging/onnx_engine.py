@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,15 @@ from paddletag.files import locked
 from paddletag.models import model_folder, pretrained_weights
 from paddletag.models.ast_frames import target_frames
 from paddletag.runtime import UserError
-from paddletag.tagging.onnx_session import EXPORT, fixed_length, refuse_classic, require_packages, session
-from paddletag.tagging.pipeline import Predict
+from paddletag.tagging.onnx_session import (
+    EXPORT,
+    fixed_length,
+    missing_packages,
+    refuse_classic,
+    require_packages,
+    session,
+)
+from paddletag.tagging.pipeline import ParallelPredict
 from paddletag.type_aliases import Arrays, File, Meta
 
 if TYPE_CHECKING:
@@ -30,10 +38,10 @@ if TYPE_CHECKING:
 REVISION = 1  # of what `export.save_onnx` writes: another number, and graphs in the cache are made anew
 
 
-def predictor(source: File, embeddings: bool = False) -> Predict:
+def predictor(source: File, embeddings: bool = False, threads: int = 1) -> ParallelPredict:
     """A function: log-mel float32 [B, T, M] -> {"scores": [B, C]}, with "embeddings": [B, D] too if asked for.
 
-    source: as for `model_folder.describe_model`. It computes on all cores that the process may use.
+    source: as for `model_folder.describe_model`. threads: that one call computes with; several calls may run at once.
     UserError if packages are missing, or the weights or a graph in the cache are damaged.
     """
     require_packages("onnxruntime")
@@ -43,28 +51,40 @@ def predictor(source: File, embeddings: bool = False) -> Predict:
     path = Path(source) / model_folder.MODEL
     if model_folder.is_folder(source) and (wrong := download.mismatch(path, meta["sha256"])):
         raise UserError(f"{path}: damaged or half copied: {wrong}")
+    lock = threading.Lock()
     sessions: dict[int | None, onnxruntime.InferenceSession] = {}  # by the frames that their graph is for
 
     def predict(log_mel: np.ndarray) -> Arrays:
         frames, log_mel = fit_to_graph(meta, log_mel)
-        if frames not in sessions:
-            graph = _graph(source, meta, frames)
-            try:
-                sessions[frames] = session(str(graph))
-            except Exception as error:  # onnxruntime has many kinds, with no common name
-                raise UserError(f"{graph}: damaged: remove it, then run the same command again ({error})") from None
+        with lock:
+            if frames not in sessions:
+                graph = _graph(source, meta, frames)
+                try:
+                    sessions[frames] = session(str(graph), threads)
+                except Exception as error:  # onnxruntime has many kinds, with no common name
+                    raise UserError(f"{graph}: damaged: remove it, then run the same command again ({error})") from None
         names = ["scores", "embedding"] if embeddings else ["scores"]
         outputs = sessions[frames].run(names, {"log_mel": log_mel})
         return dict(zip(["scores", "embeddings"], outputs, strict=False))
 
-    return predict
+    return ParallelPredict(predict)
 
 
-def has_bundled_graph(source: File) -> bool:
-    """Whether the graph of this backbone comes with the package, and ONNX Runtime is installed to run it."""
-    if model_folder.is_folder(source) or importlib.util.find_spec("onnxruntime") is None:
+def has_graph(source: File, make: bool = False) -> bool:
+    """Whether ONNX Runtime is installed, and the graph of a model is in the package or in the cache.
+
+    make: also if it can be made and put there, which takes a while. AST's graphs are made for each length: those are
+    never there before. UserError as `model_folder.describe_model`.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
         return False
-    return pretrained_weights.bundled_graph(str(source)) is not None
+    source = model_folder.find_model(source)
+    if not model_folder.is_folder(source) and pretrained_weights.bundled_graph(str(source)):
+        return True
+    meta = model_folder.describe_model(source)
+    if "classic" in meta or fixed_length(meta["backbone"]):
+        return False
+    return _cached_graph(meta, None).exists() or (make and not missing_packages(*EXPORT))
 
 
 def fit_to_graph(meta: Meta, log_mel: np.ndarray) -> tuple[int | None, np.ndarray]:
@@ -83,9 +103,7 @@ def _graph(source: File, meta: Meta, frames: int | None) -> Path:
     """
     if not model_folder.is_folder(source) and (graph := pretrained_weights.bundled_graph(str(source))):
         return graph
-    depends = [REVISION, meta["sha256"], meta["backbone"], meta["task"], len(meta["labels"]), meta["front_end"], frames]
-    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    path = pretrained_weights.cache_dir() / "onnx" / f"{meta['backbone']}-{key}.onnx"
+    path = _cached_graph(meta, frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         return path
@@ -100,3 +118,10 @@ def _graph(source: File, meta: Meta, frames: int | None) -> Path:
             export.save_onnx(model, meta, path, waveform=False, frames=frames)
             runtime.say(f"{runtime.program()}: wrote {path}", file=sys.stderr)
     return path
+
+
+def _cached_graph(meta: Meta, frames: int | None) -> Path:
+    """Where the cache has the graph of a model for log-mels of `frames` frames (None: any), if it does."""
+    depends = [REVISION, meta["sha256"], meta["backbone"], meta["task"], len(meta["labels"]), meta["front_end"], frames]
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    return pretrained_weights.cache_dir() / "onnx" / f"{meta['backbone']}-{key}.onnx"

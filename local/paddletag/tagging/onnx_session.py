@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 EXPORT = ("paddle2onnx", "onnx", "onnxruntime")  # what making a graph needs
 
 
+def missing_packages(*packages: str) -> list[str]:
+    """Those of `packages` that are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
 def require_packages(*packages: str) -> None:
     """UserError that names those of `packages` that are not installed."""
-    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+    if missing := missing_packages(*packages):
         raise UserError(f"{', '.join(missing)}: not installed here: run bash tools/install.sh")
 
 
@@ -31,14 +36,15 @@ def fixed_length(backbone: str) -> bool:
     return registry.entry(backbone).module == "ast"
 
 
-def session(model: str | bytes) -> "onnxruntime.InferenceSession":
-    """An onnxruntime session on the CPU, with all cores that the process may use, for a file or for the bytes of one.
+def session(model: str | bytes, threads: int = 0) -> "onnxruntime.InferenceSession":
+    """An onnxruntime session on the CPU for a file or for the bytes of one.
 
+    threads: that one call computes with; 0: as many as cores.
     onnxruntime's errors for what is no ONNX graph.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime.cores()
+    options.intra_op_num_threads = threads or runtime.cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others decode on the same cores
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -6,6 +6,7 @@ for start, end, label, score in paddletag.events("street.wav"):
     print(f"{start:6.2f} {end:6.2f}  {label}  {score:.3f}")
 """
 
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from paddletag.tagging.labels import THRESHOLD, answers, choose_labels, split_na
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Arrays, File
 
+MANY_FILES, MANY_BYTES = 100, 200e6
 ENGINES = ("auto", "paddle", "onnxruntime")
 
 
@@ -36,23 +38,35 @@ class Tag(NamedTuple):
 
 
 def open_predictor(
-    model: File, engine: str = "auto", device: str = "cpu", embeddings: bool = False
+    model: File,
+    engine: str = "auto",
+    device: str = "cpu",
+    embeddings: bool = False,
+    threads: int = 1,
+    much: bool = False,
 ) -> pipeline.Predict:
     """The function that scores log-mels with a model: see `pipeline.predictor`.
 
     model: the folder of a trained model, or the name of a backbone. engine: one of ENGINES; auto is ONNX Runtime where
-    the model's graph comes with the package and the CPU computes, else Paddle. device: cpu, gpu, gpu:0 ...
+    the CPU computes and the model's graph is at hand, or can be made and there is `much` to score; else Paddle.
+    device: cpu, gpu, gpu:0 ... threads: of ONNX Runtime, for a call; 1 where several threads call (`tag_sounds`).
     UserError for a model, a package or a device that is not there.
     """
     if engine == "auto":
-        engine = "onnxruntime" if device == "cpu" and onnx_engine.has_bundled_graph(model) else "paddle"
+        engine = "onnxruntime" if device == "cpu" and onnx_engine.has_graph(model, make=much) else "paddle"
     if engine == "onnxruntime":
-        return onnx_engine.predictor(model, embeddings)
+        return onnx_engine.predictor(model, embeddings, threads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, for those who compile operators
         use_device(device)
     network, meta = model_folder.load_model(model)
     return pipeline.predictor(network, meta["task"], embeddings)
+
+
+def is_much(paths: Iterable[File]) -> bool:
+    """Whether these sounds are so many, or so large, that to make a graph first (some 10 s) is worth its time."""
+    sizes = [os.path.getsize(path) for path in paths if os.path.isfile(path)]
+    return len(sizes) >= MANY_FILES or sum(sizes) >= MANY_BYTES
 
 
 class Tagger:

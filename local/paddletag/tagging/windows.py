@@ -107,8 +107,8 @@ class Windows:
         self.clip_samples = front_end.samples(meta["clip_seconds"] if meta else 0)
         self.hop = hop_frames(front_end, hop or window)
         self.stride = self.hop * front_end.hop_length  # samples
-        self.samples, self.window = 0, front_end.samples(window)
-        self.log_mel = LogMelStream(front_end, min(self.window, self.clip_samples or self.window))
+        self.window = front_end.samples(window)  # samples
+        self.samples = 0  # of the sound, at its end
         self.frames: np.ndarray = np.empty((0, front_end.n_mels), np.float32)  # of the log-mel, those still needed
         self.first_frame = 0  # the number of the first of them
         self.begun = 0  # windows that began at a hop
@@ -119,16 +119,34 @@ class Windows:
         """Frames of a window."""
         return self.front_end.frames(max(self.window, self.front_end.min_samples))
 
-    def feed(self, wave: np.ndarray) -> list[np.ndarray]:
-        """float32 [n] -> the windows that are complete: a list of log-mels [length, n_mels]."""
-        self.samples += len(wave)
-        return self._cut(self.log_mel.feed(wave))
+    @property
+    def longest_padding(self) -> int:
+        """A sound of so many samples or more is not padded."""
+        return max(min(self.window, self.clip_samples or self.window), self.front_end.min_samples)
 
-    def flush(self) -> list[np.ndarray]:
-        """The windows that are left at the sound's end."""
+    def padded(self, samples: int) -> int:
+        """The samples that a sound of `samples` must have, for its log-mel to be that of a window at least."""
         # A window beyond both the sound and the model's clips would be nothing but padding.
-        self.window = min(self.window, max(self.samples, self.clip_samples))
-        windows = self._cut(self.log_mel.finish(max(self.window, self.front_end.min_samples)))
+        return max(min(self.window, max(samples, self.clip_samples)), self.front_end.min_samples)
+
+    def feed(self, frames: np.ndarray) -> list[np.ndarray]:
+        """The next frames [T, n_mels] of the log-mel -> the windows that are complete: log-mels [length, n_mels]."""
+        self.frames = np.concatenate([self.frames, frames])
+        windows, count = [], self.first_frame + len(self.frames)
+        while self.begun * self.hop + self.length <= count:
+            start = self.begun * self.hop - self.first_frame
+            windows.append(self.frames[start : start + self.length])
+            self.begun += 1
+        needed = min(self.begun * self.hop, count - self.length)  # the last window may begin earlier than the next one
+        first_frame = max(self.first_frame, needed)
+        self.frames, self.first_frame = self.frames[first_frame - self.first_frame :], first_frame
+        return windows
+
+    def flush(self, samples: int) -> list[np.ndarray]:
+        """The windows that are left at the end of a sound of `samples` samples, whose frames were all given."""
+        self.samples = samples
+        self.window = min(self.window, max(samples, self.clip_samples))
+        windows = self.feed(self.frames[:0])
         count, covered = self.first_frame + len(self.frames), (self.begun - 1) * self.hop + self.length
         if count - covered > REST * self.hop:
             self.last_start = count - self.length
@@ -149,39 +167,29 @@ class Windows:
         """The rows of the result from those of the windows, [N, D]: each window has its own."""
         return rows
 
-    def _cut(self, frames: np.ndarray) -> list[np.ndarray]:
-        self.frames = np.concatenate([self.frames, frames])
-        windows, count = [], self.first_frame + len(self.frames)
-        while self.begun * self.hop + self.length <= count:
-            start = self.begun * self.hop - self.first_frame
-            windows.append(self.frames[start : start + self.length])
-            self.begun += 1
-        needed = min(self.begun * self.hop, count - self.length)  # the last window may begin earlier than the next one
-        first_frame = max(self.first_frame, needed)
-        self.frames, self.first_frame = self.frames[first_frame - self.first_frame :], first_frame
-        return windows
-
 
 class Clip:
-    """A sound that comes in parts, as the windows that evaluation cuts it into, whose scores make one row."""
+    """A sound as the windows that evaluation cuts it into, whose scores make one row."""
 
     def __init__(self, front_end: FrontEnd, meta: Meta) -> None:
         self.front_end, self.samples = front_end, 0
         min_seconds = meta["min_seconds"] if "min_seconds" in meta else meta["clip_seconds"]
-        self.min_samples = max(front_end.samples(min_seconds), front_end.min_samples)
+        self.longest_padding = max(front_end.samples(min_seconds), front_end.min_samples)
         self.length = front_end.frames(front_end.samples(meta["clip_seconds"]))
-        self.log_mel = LogMelStream(front_end, self.min_samples)
         self.frames = Rows()
 
-    def feed(self, wave: np.ndarray) -> Sequence[np.ndarray]:
-        """float32 [n] -> no windows yet: how they lie depends on the sound's length."""
-        self.samples += len(wave)
-        self.frames.append(self.log_mel.feed(wave))
+    def padded(self, samples: int) -> int:
+        """The samples that a sound of `samples` must have at least."""
+        return self.longest_padding
+
+    def feed(self, frames: np.ndarray) -> Sequence[np.ndarray]:
+        """The next frames [T, n_mels] -> no windows yet: how they lie depends on the sound's length."""
+        self.frames.append(frames)
         return ()
 
-    def flush(self) -> Iterator[np.ndarray]:
-        """The windows, at the sound's end: yields log-mels [T, n_mels]."""
-        self.frames.append(self.log_mel.finish(self.min_samples))
+    def flush(self, samples: int) -> Iterator[np.ndarray]:
+        """The windows, at the end of a sound of `samples` samples: yields log-mels [T, n_mels]."""
+        self.samples = samples
         for start in window_starts(len(self.frames), self.length):
             yield self.frames[start : start + self.length]
 
