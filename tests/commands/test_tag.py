@@ -287,6 +287,29 @@ def test_the_page_and_the_film(capsys, monkeypatch):
     assert os.listdir("pages") == ["scene.html"]
 
 
+def test_a_sound_is_not_overwritten_under_another_name(tmp_path):
+    os.link("scene.wav", "hard.csv")
+    assert "is one of the sounds" in refusal("tag", "scene.wav", "--format", "csv", "--output", "hard.csv")
+    Path("scene.wav").rename("scene.npz")
+    before = Path("scene.npz").read_bytes()
+    assert "is one of the sounds" in refusal("tag", "scene.npz", "--output_dir", ".")
+    assert Path("scene.npz").read_bytes() == before
+
+
+def test_names_that_are_formulas_or_end_lines(capsys):
+    for name in ("=1+1.wav", "a\rb.wav"):
+        os.link("scene.wav", name)
+    for kind, options in (("csv", {}), ("tsv", {"delimiter": "\t"})):
+        text = output(capsys, "--format", kind, "--", *sorted(Path().glob("*.wav")))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), **options))
+        assert {row["filename"] for row in rows} == {"scene.wav", "./=1+1.wav", "a\rb.wav"}
+
+
+def test_a_hop_longer_than_a_window_is_told(capsys):
+    call("tag", "scene.wav", "--hop", 3)
+    assert "--hop 3 is longer" in capsys.readouterr().err
+
+
 def test_a_film_without_ffmpeg_is_refused_at_once(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
