@@ -156,3 +156,14 @@ def test_many_processes_that_write_one_file(tmp_path):
     assert [process.communicate()[1] for process in processes] == [b""] * 4
     assert {*(tmp_path / "a").read_text()} < {*"abcd"} and len((tmp_path / "a").read_text()) == 1000
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_atomic_writes_through_links_and_into_pipes(tmp_path):
+    (tmp_path / "link").symlink_to("target")
+    write_text(tmp_path / "link", "whole")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "whole"
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    write_text(tmp_path / "pipe", "whole")
+    assert reader.communicate(timeout=20)[0] == "whole" and (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe", "target"]

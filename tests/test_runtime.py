@@ -61,7 +61,7 @@ def failing(error):
         (OSError(errno.EDQUOT, "", "x.arrow"), 2, "x.arrow: no space left on the disk"),
         (PermissionError(errno.EACCES, "", "secret.wav"), 2, "secret.wav: permission denied"),
         (FileNotFoundError(errno.ENOENT, "", "labels.txt"), 2, "labels.txt: no such file or directory"),
-        (FileExistsError(errno.EEXIST, "", "data"), 2, "data: file exists"),
+        (FileExistsError(errno.EEXIST, "", "data"), 2, "data: is there already, and is no folder"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_was_given_is_known_though_it_is_the_default(words):
     assert args.files == (["--batch_size"] if "--" in words.split() else [])
     assert parser.parse_args([]).given == set()
     refuse(args, ["batch_size"], "there are no batches")
-    with pytest.raises(UserError, match="^--top_k: nothing is printed$"):
+    with pytest.raises(UserError, match="^--top-k: nothing is printed$"):
         refuse(args, ["batch_size", "top_k"], "nothing is printed")
 
 

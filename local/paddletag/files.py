@@ -6,7 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,9 +66,16 @@ def walk(folder: File, onerror: Callable[[OSError], None] | None = None) -> Iter
 def atomic(path: File) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
 
-    What a process that was killed has left of its own is removed by the next one that writes the same path.
+    What a process that was killed has left of its own is removed by the next one that writes the same path. Of a link
+    the file that it leads to is written. A device or a pipe stays: the whole is copied into it at the end.
     """
-    path = Path(path)
+    if (kind := _kind(path)) and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (whole := Path(folder, "whole"))
+            with open(whole, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle, temporary = _temporary(path)
@@ -83,6 +93,14 @@ def atomic(path: File) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
+
+
+def _kind(path: File) -> int:
+    """What kind of file there is, at the end of links, for the functions of `stat`; 0: none."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
 
 
 def _temporary(path: Path) -> tuple[int, Path]:

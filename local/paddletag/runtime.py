@@ -77,6 +77,8 @@ def _status(name: str, error: BaseException) -> int | None:
             if not where:
                 _drop_output()
             return _fail(name, f"{where}no space left on the disk: free some, then run the same command again")
+        if isinstance(error, FileExistsError) and where:
+            return _fail(name, f"{where}is there already, and is no folder")
         if where and error.errno:
             return _fail(name, f"{where}{os.strerror(error.errno).lower()}")
     return None

@@ -65,7 +65,7 @@ def test_a_microphone(model, monkeypatch, capsys):
 
     monkeypatch.setattr(listen, "microphone", microphone)
     monkeypatch.setattr(
-        listen, "open_predictor", lambda *_: lambda log_mel: {"scores": np.tile(loud(log_mel)["scores"], 6)}
+        listen, "open_predictor", lambda *_, **__: lambda log_mel: {"scores": np.tile(loud(log_mel)["scores"], 6)}
     )
     options = ("--model", model, "--sample_duration", 1)
     call("listen", "mic", *options)

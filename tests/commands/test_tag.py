@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
         return {"scores": scores, "embeddings": scores[:, :2]}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tag, "open_predictor", lambda *args: predict)
+    monkeypatch.setattr(tag, "open_predictor", lambda *args, **options: predict)
     monkeypatch.setattr(tagger, "open_predictor", lambda *args, **options: predict)
     soundfile.write("scene.wav", wave(STEPS), RATE)
     return tmp_path
@@ -285,6 +285,29 @@ def test_the_page_and_the_film(capsys, monkeypatch):
     assert {**ours, "sound": ""} == {**theirs, "sound": ""}
     call("tag", "scene.wav", "--report", "--output_dir", "pages")
     assert os.listdir("pages") == ["scene.html"]
+
+
+def test_a_sound_is_not_overwritten_under_another_name(tmp_path):
+    os.link("scene.wav", "hard.csv")
+    assert "is one of the sounds" in refusal("tag", "scene.wav", "--format", "csv", "--output", "hard.csv")
+    Path("scene.wav").rename("scene.npz")
+    before = Path("scene.npz").read_bytes()
+    assert "is one of the sounds" in refusal("tag", "scene.npz", "--output_dir", ".")
+    assert Path("scene.npz").read_bytes() == before
+
+
+def test_names_that_are_formulas_or_end_lines(capsys):
+    for name in ("=1+1.wav", "a\rb.wav"):
+        os.link("scene.wav", name)
+    for kind, options in (("csv", {}), ("tsv", {"delimiter": "\t"})):
+        text = output(capsys, "--format", kind, "--", *sorted(Path().glob("*.wav")))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), **options))
+        assert {row["filename"] for row in rows} == {"scene.wav", "./=1+1.wav", "a\rb.wav"}
+
+
+def test_a_hop_longer_than_a_window_is_told(capsys):
+    call("tag", "scene.wav", "--hop", 3)
+    assert "--hop 3 is longer" in capsys.readouterr().err
 
 
 def test_a_film_without_ffmpeg_is_refused_at_once(capsys, monkeypatch, tmp_path):

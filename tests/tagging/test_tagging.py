@@ -20,7 +20,7 @@ from paddletag import parallel, runtime
 from paddletag.data import audio, manifest
 from paddletag.features import clip_features, frontend, shards
 from paddletag.models import model_folder, registry
-from paddletag.tagging import pipeline, scoring, windows
+from paddletag.tagging import pipeline, reading, scoring, windows
 from paddletag.tagging.onnx_session import EXPORT
 from paddletag.tagging.windows import LogMelStream, Windows
 from paddletag.training import evaluation
@@ -175,8 +175,8 @@ def test_the_log_mel_of_parts_is_that_of_the_whole(front_end, part):
 def test_frames_within_a_window_are_its_own(front_end, scene):
     """All but its two first and two last: there the window sees the sound around it."""
     wave = audio.load(scene, front_end.sample_rate)
-    windows = Windows(front_end, 0.5, 0.3)
-    found = [log_mel for part in np.array_split(wave, 7) for log_mel in windows.feed(part)]
+    windows, stream = Windows(front_end, 0.5, 0.3), LogMelStream(front_end)
+    found = [log_mel for part in np.array_split(wave, 7) for log_mel in windows.feed(stream.feed(part))]
     assert len(found) >= 5
     for k, log_mel in enumerate(found):
         alone = front_end.log_mel(wave[k * windows.stride :][: windows.window])
@@ -194,9 +194,10 @@ def test_streamed_windows_are_those_of_the_whole(scene, window, hop):
     whole = frontend.MN.log_mel(wave)
     expected = [whole[s // 320 :][: frontend.MN.frames(samples)] for s in starts]
     for parts in (1, 3, 40):
-        windows = Windows(frontend.MN, window, hop)
-        found = [log_mel for part in np.array_split(wave, parts) for log_mel in windows.feed(part)]
-        np.testing.assert_allclose(found + windows.flush(), expected, atol=1e-5)
+        windows, stream = Windows(frontend.MN, window, hop), LogMelStream(frontend.MN)
+        found = [log_mel for part in np.array_split(wave, parts) for log_mel in windows.feed(stream.feed(part))]
+        found += windows.feed(stream.finish(windows.padded(len(wave)))) + windows.flush(len(wave))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
         assert windows.spans()[0].tolist() == (starts / 32000).tolist()
         assert windows.spans()[1].tolist() == np.minimum(starts + samples, len(wave)).__truediv__(32000).tolist()
 
@@ -252,7 +253,7 @@ def test_a_bad_file_among_good_ones(model, scene, tmp_path):
         scene, tmp_path / "bad.wav", tmp_path / "none.wav", scene
     ], 0.5))  # fmt: skip
     assert [type(found) for _, found in results] == [dict, audio.AudioError, audio.AudioError, dict]
-    np.testing.assert_array_equal(results[0][1]["scores"], results[3][1]["scores"])
+    np.testing.assert_allclose(results[0][1]["scores"], results[3][1]["scores"], atol=1e-6)  # in other batches
 
 
 def means(log_mels):
@@ -260,36 +261,84 @@ def means(log_mels):
     return {"scores": log_mels.mean((1, 2))[:, None].repeat(2, 1)}
 
 
-@pytest.mark.parametrize("place", ["front end", "model", "result"])
-def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch, place):
-    """It is told and left out. Of the two others every window is there."""
-    (tmp_path / "large.wav").write_bytes(scene.read_bytes())
-    heard = []
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("place", ["front end", "windows", "model", "result"])
+def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch, place, parallel):
+    """It is told and left out. Of the two others every window is there, also those that shared a batch with it."""
+    soundfile.write(tmp_path / "large.wav", np.full(64000, 0.7, np.float32), 32000, subtype="FLOAT")
+    loud = frontend.MN.log_mel(np.full(64000, 0.7, np.float32)).mean() + 1e-3  # a constant is the quietest sound
+
+    def too_large(where, log_mel):
+        if place == where and log_mel.mean() < loud:
+            raise MemoryError
 
     def predict(log_mels):
-        if place == "model" and heard[-1].name == "large.wav" and len(log_mels) == 2:
-            raise MemoryError
+        for log_mel in log_mels:
+            too_large("model", log_mel[2:-2])
         return means(log_mels)
 
     def log_mel(front_end, wave, compute=frontend.FrontEnd.log_mel):
-        if place == "front end" and heard[-1].name == "large.wav":
-            raise MemoryError
-        return compute(front_end, wave)
+        made = compute(front_end, wave)
+        too_large("front end", made)
+        return made
 
-    def arrays(*args, make=pipeline.result_arrays):
-        if place == "result" and heard[-1].name == "large.wav":
+    def feed(self, frames, cut=Windows.feed):
+        too_large("windows", frames) if len(frames) else None
+        return cut(self, frames)
+
+    def arrays(meta, windows, rows, make=pipeline.result_arrays):
+        made = make(meta, windows, rows)
+        if place == "result" and made["scores"].mean() < loud:
             raise MemoryError
-        return make(*args)
+        return made
 
     monkeypatch.setattr(pipeline, "result_arrays", arrays)
+    monkeypatch.setattr(Windows, "feed", feed)
     monkeypatch.setattr(frontend.FrontEnd, "log_mel", log_mel)
-    monkeypatch.setattr(parallel, "prefetch", lambda items: items)  # so that what is decoded is what is scored
-    opened = audio.opened
-    monkeypatch.setattr(audio, "opened", lambda path: heard.append(path) or opened(path))
     sounds = [scene, tmp_path / "large.wav", scene]
-    results = dict(enumerate(pipeline.tag_sounds(predict, META, frontend.MN, sounds, 0.5, batch_size=2)))
+    model = pipeline.ParallelPredict(predict) if parallel else predict
+    results = dict(enumerate(pipeline.tag_sounds(model, META, frontend.MN, sounds, 0.5, batch_size=3)))
     assert [len(results[k][1]["scores"]) for k in (0, 2)] == [5, 5]
     assert isinstance(results[1][1], audio.AudioError) and "large.wav" in str(results[1][1])
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("window, hop", [(0.0, 0.0), (2.0, 0.5), (3.0, 3.0), (20.0, 10.0)])
+def test_parts_of_a_long_sound_are_the_whole(tmp_path, monkeypatch, kind, window, hop):
+    """Cut into jobs where its format allows it, on one thread and on three: the scores are those of one piece."""
+    generator = np.random.default_rng(3)
+    wave = (generator.standard_normal(44100 * 11 + 123) * np.linspace(0.01, 0.5, 44100 * 11 + 123)).astype(np.float32)
+    soundfile.write(tmp_path / f"long.{kind}", wave.clip(-1, 1), 44100)
+    found = []
+    for part, workers in ((100.0, 1), (1.7, 1), (1.7, 3), (4.0, 3)):
+        monkeypatch.setattr(reading, "PART", part)
+        model = pipeline.ParallelPredict(means)
+        settings = (META, frontend.MN, [tmp_path / f"long.{kind}"] * 3, window, hop, 4, workers)
+        results = [result for _, result in pipeline.tag_sounds(model, *settings)]
+        assert len(results) == 3
+        found += results
+    for other in found[1:]:
+        for name in ("start", "end", "time"):
+            np.testing.assert_array_equal(other[name], found[0][name])
+        np.testing.assert_allclose(other["scores"], found[0]["scores"], atol=2e-5)
+
+
+def test_long_sounds_are_read_no_further_ahead_than_needed(tmp_path, monkeypatch):
+    """However long they are: parts and first parts of later sounds are bounded by the number of threads."""
+    read, most = [], 0
+    load_part = audio.load_part
+    monkeypatch.setattr(audio, "load_part", lambda *args: read.append(1) or load_part(*args))
+    monkeypatch.setattr(reading, "PART", 0.5)
+    soundfile.write(tmp_path / "long.wav", np.full(32000 * 30, 0.1, np.float32), 32000)
+    used = []
+
+    def predict(log_mels):
+        used.append(len(log_mels))
+        return means(log_mels)
+
+    for _ in pipeline.tag_sounds(predict, META, frontend.MN, [tmp_path / "long.wav"] * 6, 0.5, batch_size=1, workers=2):
+        most = max(most, len(read) - sum(used))
+    assert len(read) == 6 * 60 and most <= 2 * (2 + 2) + 1
 
 
 def test_a_fault_of_the_model_is_none_of_a_file(scene):

@@ -74,6 +74,9 @@ def main(historical: bool = False) -> None:
     if window:
         hop_frames(front_end, hop or window, args.spelling["hop_duration" if hop else "sample_duration"])
         hop = hop or (0.0 if historical else window / 4)
+    if hop > window > 0:
+        left_out = f"{args.spelling['hop_duration']} {hop:g} is longer than a window of {window:g} s"
+        runtime.say(f"{runtime.program()}: {left_out}: the sound between two windows is not heard", file=sys.stderr)
     check_labels(args, meta["labels"])
     npz = "npz" in args.format
     if npz:
@@ -81,12 +84,13 @@ def main(historical: bool = False) -> None:
     inputs = find_inputs(args, meta)
     answers = Answers(wanted(args, historical), inputs.names, inputs.rate)
     outputs: dict[File, tuple[Path, str]] = {}
+    files = npz_files(args, inputs) if npz else {}
+    answers.check_outputs(files.values())
     if npz:
         options = calibration.model_name(meta), front_end.pad, window, hop, args.embeddings
-        outputs = results_to_make(npz_files(args, inputs), *options, again=answers.makes_something)
+        outputs = results_to_make(files, *options, again=answers.makes_something)
         if not outputs:
             return
-    answers.check_outputs()
     paths = list(outputs if npz else inputs.names)
     predict = open_predictor(args.model, args.engine, args.device, args.embeddings, much=is_much(paths))
     sounds = [inputs.source if inputs.source and path == STDIN else path for path in paths]

@@ -4,7 +4,7 @@ import importlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,19 +92,19 @@ class Answers:
         wanted = self.wanted
         return bool(wanted.prints or wanted.formats or wanted.report or wanted.video)
 
-    def check_outputs(self) -> None:
+    def check_outputs(self, others: Iterable[Path] = ()) -> None:
         """UserError if a file that will be written is one of the sounds or a folder, or needs ffmpeg, which is absent.
 
-        ModuleNotFoundError where a page or a film needs a package that is absent.
+        others: files that will be written too. ModuleNotFoundError where a page or a film lacks a package.
         """
         if self.wanted.report:
             importlib.import_module("paddletag.reports.tagging_page")
         if self.wanted.video:
             importlib.import_module("paddletag.reports.video")
             audio.ffmpeg_program("--video")
-        sounds = {os.path.realpath(path) for path in self.names}
-        for output in self._outputs():
-            if os.path.realpath(output) in sounds:
+        sounds = {identity for path in self.names if (identity := _identity(path))}
+        for output in (*self._outputs(), *others):
+            if _identity(output) in sounds:
                 raise UserError(f"{output}: is one of the sounds, and would be overwritten: choose another place")
             if output.is_dir():
                 raise UserError(f"{output}: is a folder: name a file")
@@ -175,6 +175,15 @@ class Answers:
         output = output_path(self.wanted.folder, self.names[path], FILM)
         video.render(path, {**arrays, "thresholds": high}, output, top_k=self.wanted.top_k or LABELS)
         _tell(output, "the film")
+
+
+def _identity(path: File) -> tuple[int, int] | None:
+    """What two names of the same file have in common; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _columns(arrays: Arrays, columns: np.ndarray) -> Arrays:

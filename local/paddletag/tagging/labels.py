@@ -16,13 +16,13 @@ THRESHOLD = 0.3  # of the scores, where none is given
 UNKNOWN = "unknown"  # the answer of a calibrated model that is sure of no label
 
 
-def read_lines(path: File) -> list[str]:
-    """The lines of a text file in UTF-8, without blanks around them. UserError for a file that is none."""
+def read_lines(path: File, what: str = "a file with a label per line") -> list[str]:
+    """The lines of a text file in UTF-8, without blanks around them. UserError for a file that is none: give `what`."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
         reason = str(error.strerror).lower() if isinstance(error, OSError) else "not a text file in UTF-8"
-        raise UserError(f"{path}: {reason}: name a file with a label per line") from None
+        raise UserError(f"{path}: {reason}: name {what}") from None
     return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
 
 
@@ -40,7 +40,11 @@ def choose_labels(labels: Iterable[str], patterns: Iterable[str] | None) -> np.n
         if not matching:
             lower = {name.lower(): name for name in names}
             near = [lower[name] for name in difflib.get_close_matches(pattern.lower(), lower, 3, 0.5)]
-            hint = f"near: {'; '.join(map(show, near))}" if near else "the labels are in the npz, as `labels`"
+            hint = (
+                f"near: {'; '.join(map(show, near))}"
+                if near
+                else f"there are {len(names)}, such as {'; '.join(map(show, names[:3]))}"
+            )
             raise UserError(f"{show(pattern)}: no label has this name ({hint})")
         chosen.update(matching)
     return np.array(sorted(chosen), int)
@@ -150,7 +154,7 @@ def _number(text: str) -> float | None:
 
 def _read_thresholds(path: File) -> dict[str, float]:
     """{name: number} of a YAML or CSV file."""
-    text = "\n".join(read_lines(path))
+    text = "\n".join(read_lines(path, "a .yaml or .csv file of labels and thresholds"))
     if Path(path).suffix.lower() == ".csv":
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
         rows = rows[1:] if rows and [cell.strip().lower() for cell in rows[0]] == ["label", "threshold"] else rows

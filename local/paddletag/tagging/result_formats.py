@@ -136,15 +136,24 @@ def _task(sound: SoundEvents) -> dict[str, Any]:
 
 def _table(rows: Iterable[EventRow], several: bool, **options: Any) -> str:
     file = io.StringIO()
+    if several:  # a spreadsheet would compute a name that begins like a formula; its path may also begin with ./
+        rows = [{**row, "filename": _not_a_formula(str(row["filename"]))} for row in rows]
+    rows = [_short(row) for row in rows]
+    if any("\r" in str(value) for row in rows for value in row.values()):  # it ends a line, but csv does not quote it
+        options["quoting"] = csv.QUOTE_NONNUMERIC
     writer = csv.writer(file, lineterminator="\n", **options)
     writer.writerow([*(["filename"] if several else []), "onset", "offset", "label", "peak", "mean"])
-    writer.writerows(_short(row).values() for row in rows)
+    writer.writerows(row.values() for row in rows)
     return file.getvalue()
 
 
 def _rows(sounds: Iterable[SoundEvents], several: bool) -> list[EventRow]:
     """The events of all sounds; of `several`, each begins with `filename`."""
     return [{**({"filename": sound.filename} if several else {}), **row} for sound in sounds for row in sound.events]
+
+
+def _not_a_formula(name: str) -> str:
+    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _one_cell(text: str) -> str:
