@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 from paddletag import runtime
 from paddletag.runtime import UserError
 
+LAST_JOBS = 1.0  # seconds that jobs under way may take, when a program ends
 WAITING = 8  # results for each process that may wait to be fetched
 
 
@@ -83,12 +85,18 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Begin no more jobs, and end the threads after those that are under way."""
+        """Begin no more jobs, and end the threads after those that are under way; wait for these, but not for a pipe.
+
+        (A thread in the middle of a library's C++ code would abort a program that ends.)
+        """
         with contextlib.suppress(queue.Empty):
             while job := self._jobs.get_nowait():
                 job[0].cancel()
         for _ in self._threads:
             self._jobs.put(None)
+        end = time.monotonic() + LAST_JOBS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while job := self._jobs.get():

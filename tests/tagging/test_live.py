@@ -133,12 +133,12 @@ def test_a_minute_takes_no_more_memory_than_a_window():
     sizes = set()
     for _ in range(300):
         listener.feed(np.zeros(STEP, np.float32))
-        sizes.add(len(listener.windows.frames) + len(listener.windows.log_mel.wave))
-    assert max(sizes) < 10_000 and listener.windows.log_mel.head == []
+        sizes.add(len(listener.windows.frames) + len(listener.log_mel.wave))
+    assert max(sizes) < 10_000 and listener.log_mel.head == []
 
 
 def test_refusals(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--hop_duration 2.0.* 1.0 s"):
+    with pytest.raises(UserError, match="--hop 2.0.* 1.0 s"):
         live.Live(None, frontend.MN, ["a"], 1.0, 2.0, 0.4, 0.2)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(UserError, match="sounddevice"):

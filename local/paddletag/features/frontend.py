@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from paddletag.features.mel_banks import kaldi_bank, slaney_bank
+from paddletag.features.mel_banks import bank_parts, kaldi_bank, slaney_bank
 from paddletag.features.padding import PADS
 from paddletag.runtime import UserError
 from paddletag.typed_values import typed
@@ -145,17 +145,8 @@ class FrontEnd:
 
     @cached_property
     def _bands(self) -> list[tuple[slice, slice, np.ndarray]]:
-        """The mel bank in parts of BAND mels: (FFT bins that these use, the mels, the bank of both).
-
-        A mel uses few bins. Small products also stay on one thread, where BLAS would start all of its own.
-        """
-        parts = []
-        for begin in range(0, self.n_mels, BAND):
-            mels = slice(begin, min(begin + BAND, self.n_mels))
-            used = np.flatnonzero(self.mel_bank[:, mels].any(axis=1))
-            bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
-            parts.append((bins, mels, np.ascontiguousarray(self.mel_bank[bins, mels])))
-        return parts
+        """The mel bank in parts: see `bank_parts`."""
+        return bank_parts(self.mel_bank, BAND)
 
     def compress(self, mel: np.ndarray) -> np.ndarray:
         """Mel power -> normalised log-mel, in place: float32, any shape."""

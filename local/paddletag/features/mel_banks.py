@@ -41,3 +41,18 @@ def slaney_bank(n_fft: int, sample_rate: int, n_mels: int, f_min: float, f_max: 
     rise = (bins[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[None, 2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     return np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])
+
+
+def bank_parts(bank: np.ndarray, width: int) -> list[tuple[slice, slice, np.ndarray]]:
+    """A mel bank [bins, mels] in parts of `width` mels: (the FFT bins that these use, the mels, the bank of both).
+
+    A mel uses few bins, so that the products of all parts are far less work than one of the whole. Small products also
+    stay on one thread, where BLAS would start all of its own.
+    """
+    parts = []
+    for begin in range(0, bank.shape[1], width):
+        mels = slice(begin, min(begin + width, bank.shape[1]))
+        used = np.flatnonzero(bank[:, mels].any(axis=1))
+        bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        parts.append((bins, mels, np.ascontiguousarray(bank[bins, mels])))
+    return parts

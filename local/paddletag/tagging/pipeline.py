@@ -227,9 +227,9 @@ def _parts(
                     for rest in parts:
                         rest.cancel()
                     parts.clear()
-                elif parts and not bar:
+                elif parts and bar is None:
                     bar = stack.enter_context(_seconds_bar(tagging.sound, part))
-                if bar and not isinstance(part, AudioError):
+                if bar is not None and not isinstance(part, AudioError):
                     bar.update(part.samples // front_end.sample_rate - bar.n)
                 yield tagging, part, not parts
 
