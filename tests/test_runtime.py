@@ -1,6 +1,7 @@
 """Options, one-line errors, and the log."""
 
 import errno
+import json
 import logging
 import os
 import subprocess
@@ -179,3 +180,15 @@ def test_a_bar_and_a_wrong_option_are_no_escape_either(capsys, parser):
     text = capsys.readouterr().err
     assert r"unrecognized arguments: a\x1b]0;owned" in text and r"\x1b]0;owned" in text.partition("\n")[2]
     assert "\x07" not in text and "\x1b]" not in text and "\u202e" not in text
+
+
+def test_a_command_is_one_line_that_a_shell_takes(monkeypatch):
+    words = ["a b", "it's", "new\nline", "tab\t'\\n'", "\u202e", "plain"]
+    monkeypatch.setattr(sys, "argv", ["tool.py", *words])
+    monkeypatch.delenv("RECIPE_COMMAND", raising=False)
+    line = runtime.command()
+    assert line.isprintable()
+    code = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    script = f"set -- {line}\nshift 2\n'{sys.executable}' -c '{code}' \"$@\""
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == words

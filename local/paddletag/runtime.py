@@ -228,7 +228,14 @@ def command() -> str:
     if line := os.environ.get("RECIPE_COMMAND"):
         return line
     words = program().split() if program().startswith("paddletag ") else [sys.orig_argv[0], sys.argv[0]]
-    return shlex.join([*words, *sys.argv[1:]])
+    return " ".join(map(_quoted, [*words, *sys.argv[1:]]))
+
+
+def _quoted(word: str) -> str:
+    """A word of a command line as a shell takes it, on one line whatever it holds."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + escaped(word.replace("\\", r"\\").replace("'", r"\'")) + "'"
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Temperatures, thresholds and calibration errors: against scipy on logits, scikit-learn and brute force; calibrate."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import scipy.special
 import sklearn.calibration
 import sklearn.metrics
 from paddletag import runtime
+from paddletag.commands import calibrate as calibrate_command
 from paddletag.commands import listen
 from paddletag.data import manifest
 from paddletag.data.splits import hold_out, validation_part
@@ -253,6 +255,23 @@ def test_clips_of_an_older_model_are_known_by_their_names(model, data, tmp_path)
     assert "16" in line and "fold 1" in line
     (model / "clips.jsonl.gz").unlink()
     assert "clips.jsonl.gz" in refusal("calibrate", "--model", model, "--data", other)
+
+
+def test_wrong_labels_are_refused(model, data, monkeypatch):
+    """Or a model of another data set: where most answers are wrong, thresholds would mean nothing."""
+
+    def scores(folders, metas, features, records, wrong):
+        right = np.array([LABELS.index(record["labels"][0]) for record in records])
+        right[:wrong] = 1 - right[:wrong]
+        return np.eye(2, dtype=np.float32)[right] * 0.8 + 0.1
+
+    for wrong, refused in ((9, True), (7, False)):  # of 16
+        monkeypatch.setattr(calibrate_command, "mean_scores", partial(scores, wrong=wrong))
+        if refused:
+            assert "right for 7 of 16" in refusal("calibrate", "--model", model, "--data", data)
+            assert not (model / "calibration.json").exists()
+        else:
+            assert calibrate(model, data)["clips"] == 16
 
 
 def test_copies_in_another_encoding_are_known_by_their_files(tmp_path):

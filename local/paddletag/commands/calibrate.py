@@ -125,6 +125,10 @@ def fit(args: argparse.Namespace, meta: Meta, scores: np.ndarray, source: Source
 
     task, labels = meta["task"], meta["labels"]
     targets = multi_hot(source.records, labels)
+    mistakes = fit_calibration.count_mistakes(scores, targets, task)
+    if task == "single_label" and mistakes > len(scores) / 2:
+        right = f"the model is right for {len(scores) - mistakes} of {len(scores)} clips only"
+        raise UserError(f"{source.name}: {right}: are their labels right? A calibration on them would be of no use")
     parts = stratified_folds(source.records, min(PARTS, len(units_of(source.records))), 0)
     temperature, tested = fit_calibration.useful_temperature(scores, targets, task, parts)
     result: Meta = {"model": meta["sha256"], "temperature": temperature}
@@ -144,18 +148,19 @@ def fit(args: argparse.Namespace, meta: Meta, scores: np.ndarray, source: Source
         "ece_after": errors[1],
         "command": runtime.command(),
     }
-    return result, table(result, chosen.overall, unknown, args.precision)
+    return result, table(result, chosen.overall, unknown, args.precision, mistakes < fit_calibration.MISTAKES)
 
 
-def table(result: Meta, overall: float, unknown: Meta, precision: float | None) -> list[str]:
+def table(result: Meta, overall: float, unknown: Meta, precision: float | None, few_mistakes: bool) -> list[str]:
     """The lines of what was found, for people."""
     values, fallback = list(result["thresholds"].values()), result["fallback"]
     kept = result["temperature"] == 1
+    why = "the mistakes are too few to choose another one" if few_mistakes else "another one does not help"
     same = "" if min(values) == max(values) else f" to {max(values):.3f}"
     rows = {
         "clips": f"{result['clips']} ({result['source']})",
         "classes": str(len(values)),
-        "temperature": f"{result['temperature']:.3f}" + (" (another one does not help)" if kept else ""),
+        "temperature": f"{result['temperature']:.3f}" + (f" (kept: {why})" if kept else ""),
         "ECE": f"{result['ece_before']:.4f} before, {result['ece_after']:.4f} after"
         f" (expected calibration error{'' if kept else '; after: each clip at the temperature that others chose'})",
         "thresholds": f"{min(values):.3f}{same} ({result['goal']})",

@@ -24,6 +24,7 @@ from paddletag.type_aliases import File, Record
 LAYOUTS: dict[str, Callable[[CfgNode, Path, Find, dict[str, str]], tuple[list[Row], Roles]]] = {
     "csv": read_table, "folders": read_folders, "audioset": read_audioset, "paths": read_paths
 }  # fmt: skip
+DIGITS = 9  # of a number in a table, at most
 WAYS = ("data.fold", "data.split", "data.folds", "data.split_lists", "data.metadata by split")  # to divide the clips
 SPLITS = {"training": "train", "validation": "valid", "val": "valid", "testing": "test", "eval": "test",
           "evaluation": "test", **{name: name for name in configs.SPLITS}}  # fmt: skip
@@ -92,7 +93,7 @@ def _add_times(records: Sequence[Record], rows: Sequence[Row], roles: Roles) -> 
 
     def seconds(role: str, row: Row) -> dict[str, float]:
         text = row.fields[roles[role]].strip() if role in roles else ""
-        if text and not re.fullmatch(r"\d+\.?\d*", text, re.ASCII):
+        if text and not re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
             raise UserError(f"{row.where}: {roles[role]}={text!r} is not a number of seconds")
         return {role: float(text)} if text else {}  # empty: from the file's start, to its end
 
@@ -111,7 +112,7 @@ def _numbers(rows: Sequence[Row], column: str) -> dict[str, int]:
     owners: dict[int, str] = {}
     for row in rows:
         value = row.fields[column]
-        if len(row.names) != 1 or not value.isdecimal():
+        if len(row.names) != 1 or not value.isdecimal() or len(value) > DIGITS:
             raise UserError(f"{row.where}: {column}={value!r} is not one label's number")
         name, number = row.names[0], int(value)
         if numbers.setdefault(name, number) != number:
@@ -167,7 +168,7 @@ def _fold_numbers(rows: Sequence[Row], column: str) -> list[int]:
         log.info("folds by %s: %s", column, ", ".join(f"{n} = {name}" for n, name in enumerate(names, 1)))
         return [names.index(value) + 1 for value in values]
     for row, value in zip(rows, values, strict=True):
-        if not value.isdecimal():
+        if not value.isdecimal() or len(value) > DIGITS:
             raise UserError(f"{row.where}: {column}={row.fields[column]!r} is not the number of a fold")
     return [int(value) for value in values]
 

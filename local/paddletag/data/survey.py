@@ -17,6 +17,7 @@ from paddletag.type_aliases import Record
 
 QUIET = 1e-3  # of full scale: -60 dB
 SHORT = 0.1  # seconds
+BEYOND = 0.5  # seconds after the end of a file that a clip may be said to last
 FEW = 5  # clips of a class
 BLOCK = 60.0  # seconds decoded at a time
 SHOWN = 5  # examples in a warning
@@ -160,6 +161,12 @@ def warnings(
     lines += _line("{n} clips are nearly silent: their peak is below -60 dB of full scale", silent)
     short = [f"{r['id']} ({r['seconds']:g} s)" for r in records if r["seconds"] < SHORT]
     lines += _line(f"{{n}} clips are shorter than {SHORT} s", short)
+    cut = [
+        f"{r['id']} ({r['seconds']:g} s)"
+        for r in records
+        if r.get("end", 0) - r.get("start", 0) > r["seconds"] + BEYOND
+    ]
+    lines += _line("{n} clips are shorter than the table says, since their files end before", cut)
     return lines
 
 

@@ -107,7 +107,10 @@ def audio_path(pattern: str, fields: dict[str, Any], raw: Path, where: str) -> s
         raise UserError(f"{where}: data.audio {pattern!r}: {error}") from None
     if not path.strip() or path.endswith("/"):
         raise UserError(f"{where}: the path of the sound (data.audio {pattern!r}) is empty")
-    return str(raw / (os.path.expanduser(path) if path.startswith("~/") else path))
+    whole = str(raw / (os.path.expanduser(path) if path.startswith("~/") else path))
+    if "\0" in whole or os.path.normpath(whole) == os.path.normpath(raw):
+        raise UserError(f"{where}: the path of the sound, {path!r}, is that of no file")
+    return whole
 
 
 def label_names(text: str, task: str, what: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Text files of a raw data set: lists of labels, tables, lines."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 from paddletag.runtime import UserError
@@ -69,4 +70,6 @@ def read_csv(table: Path, delimiter: str, raw: File) -> tuple[list[tuple[int, di
         raise UserError(f"{table}: is empty")
     if not lines:
         raise UserError(f"{table}: has no rows")
+    if twice := [name for name, count in Counter(columns).items() if count > 1 and name]:
+        raise UserError(f"{table}: has several columns called {twice[0]!r}: give each a name of its own")
     return lines, list(columns)

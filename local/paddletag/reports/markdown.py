@@ -10,7 +10,10 @@ from paddletag import runtime
 def escape(text: str) -> str:
     """A name as text in Markdown, in a table too, whatever it holds."""
     text = html.escape(runtime.one_line(text), quote=False)
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
+    text = re.sub(r"([\\`*~\[\]|]|\b_(?!\w)|(?<!\w)_)", r"\\\1", text)
+    return re.sub(
+        r"(?i)\b(https?:|ftp:|mailto:|www\.)", lambda match: f"{match[0][:-1]}&#{ord(match[0][-1])};", text
+    )  # no links
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -28,7 +28,7 @@ runs.table.id = "runs";
 runs.show(data.rows);
 main.append(
   head("Comparison of runs", data.headline),
-  section(null, el("div", { className: "scroll" }, runs.table),
+  section(null, el("p", { id: "sideways", className: "faint small" }, "The table goes on to the right."), el("div", { className: "scroll" }, runs.table),
     data.rows.some((row) => row.apart) ? el("p", { className: "faint small" }, `A difference in bold: p is below ${data.level}, corrected where there are several tests.`) : null,
     ...data.notes.map((note) => el("p", { className: "small" }, note))));
 if (data.settings.length) {

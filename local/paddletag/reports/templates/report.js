@@ -11,8 +11,13 @@ function el(tag, props, ...children) {
     if (key.includes("-") || key === "role") node.setAttribute(key, value);
     else node[key] = value;
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  node.append(...children.filter((child) => child !== null && child !== undefined).map((child) => typeof child === "string" ? printable(child) : child));
   return node;
+}
+
+/** A text with its invisible characters as codes: among them those that turn the direction of what follows. */
+function printable(text) {
+  return text.replace(/[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
 }
 
 function svg(tag, attributes, ...children) {
