@@ -192,3 +192,25 @@ def test_a_command_is_one_line_that_a_shell_takes(monkeypatch):
     script = f"set -- {line}\nshift 2\n'{sys.executable}' -c '{code}' \"$@\""
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == words
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "cores"),
+    [
+        ("0::/job", {"job/cpu.max": "150000 100000", "cpu.max": "max 100000"}, 2),  # version 2; parts of a core count
+        ("0::/a/job", {"a/job/cpu.max": "max 100000", "a/cpu.max": "100000 100000"}, 1),  # the limit of a parent
+        ("0::/job", {}, 64),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 3),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 64),
+        ("0::/job", {"job/cpu.max": "1000 100000"}, 1),
+        ("no cgroup", {}, 64),
+    ],
+)
+def test_cores_are_those_of_the_cgroup(tmp_path, monkeypatch, cgroup, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(cgroup + "\n")
+    monkeypatch.setattr(runtime, "CGROUPS", (tmp_path, tmp_path / "own"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert runtime.cores() == cores

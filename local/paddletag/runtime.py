@@ -25,6 +25,8 @@ from typing import Any, TextIO
 from paddletag import interrupt
 from paddletag.type_aliases import File
 
+CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # where they lie, and which is that of this process
+
 
 class UserError(Exception):
     """A mistake that the user can mend. Its text is one line: which file or key, what is wrong, what to do."""
@@ -267,7 +269,7 @@ def today() -> str:
 def cores() -> int:
     """The number of cores that this process may use: those it may run on, and no more than its cgroup's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(count, _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))))
+    return max(1, math.ceil(min(count, _quota(*CGROUPS))))
 
 
 def _quota(root: Path, own: Path) -> float:
@@ -278,7 +280,7 @@ def _quota(root: Path, own: Path) -> float:
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
         groups = [
-            (root / kinds.partition(",")[0], path) for _, kinds, path in lines if "cpu" in (kinds or "cpu").split(",")
+            (root / ("cpu" if kinds else ""), path) for _, kinds, path in lines if "cpu" in (kinds or "cpu").split(",")
         ]
     except (OSError, ValueError):
         return math.inf

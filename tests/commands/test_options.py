@@ -21,7 +21,7 @@ import pytest
 import safetensors.numpy
 import soundfile
 from conftest import ESC10, ROOT
-from paddletag import runtime
+from paddletag import parallel, runtime
 from paddletag.commands import COMMANDS, new_recipe, options
 from paddletag.features import shards
 from paddletag.models import registry
@@ -72,6 +72,7 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("audio_tag", PRINT, "--device gpu"),
     ("audio_tag", PRINT, "--engine onnxruntime"),
     ("audio_tag", TAG + " --sample_duration 0.5", "--batch_size 1"),
+    ("audio_tag", TAG, "--workers 3"),
     ("audio_tag", "- --model {model} --pcm_rate 16000", "--pcm_rate 8000"),
     ("audio_tag", "- --model {model} --pcm_rate 16000", "--pcm_format u8"),
     ("audio_tag", "- --model {model} --pcm_rate 16000", "--pcm_channels 2"),
@@ -209,7 +210,7 @@ REFUSALS = [  # (script, a command line that works, an option that would change 
     ("audio_tag", PRINT + " --format csv", "--embeddings"),
     ("audio_tag", "- --model {model}", "--pcm_format s16le"),
     ("audio_tag", "- --model {model}", "--pcm_channels 1"),
-    *(("audio_tag", LIVE, f"--{name}") for name in ("top_k 5", "pad zero", "batch_size 8", "embeddings")),
+    *(("audio_tag", LIVE, f"--{name}") for name in ("top_k 5", "pad zero", "batch_size 8", "workers 2", "embeddings")),
     *(("audio_tag", LIVE, f"--{name}") for name in ("data {data}", "wav {sound}", "output_dir o")),
     *(("audio_tag", LIVE, f"--{name}") for name in ("report", "video", "format csv", "labels high", "output o.csv")),
     *(("audio_tag", "--stream mic --model {model}", f"--{name}") for name in ("pcm_rate 32000", "pcm_format s16le")),
@@ -343,7 +344,7 @@ def fake(record):
             scores = np.float32([width if next(calls) % 2 == 0 else [0.3, 0.1] for _ in log_mel])
             if isinstance(model, str) and model == "mn04_as":
                 scores = np.pad(scores, ((0, 0), (0, 525)))  # as many as its labels
-            return {"scores": scores, **({"embeddings": scores} if True in args else {})}
+            return {"scores": scores, **({"embeddings": scores} if any(arg is True for arg in args) else {})}
 
         return predict
 
@@ -367,7 +368,13 @@ def fake(record):
         record.append(words[2:])
         return types.SimpleNamespace(returncode=0)
 
+    class Threads(parallel.Threads):
+        def __init__(self, workers):
+            record.append(f"{workers} threads")
+            super().__init__(workers)
+
     return [
+        (parallel, "Threads", Threads),
         (pipeline, "predictor", predictor), (video, "render", render), (export, "save_onnx", save),
         (onnx_engine, "predictor", lambda *args: record.append("onnxruntime") or predictor(*args)),
         (export, "save_paddle", save), (distributed, "init", init), (shards, "extract", extract),

@@ -14,7 +14,7 @@ from paddletag import runtime
 from paddletag.data import audio
 from paddletag.features import frontend
 from paddletag.models import model_folder, pretrained_weights, registry
-from paddletag.tagging import onnx_engine, onnx_session, pipeline, scoring
+from paddletag.tagging import onnx_engine, onnx_session, pipeline, scoring, tagger
 from paddletag.tagging.tagger import open_predictor
 from prepared import call, refusal
 from small_models import LABELS, SECONDS, lively, save, waves
@@ -219,6 +219,33 @@ def test_the_graph_in_the_package(reference, no_paddle, tmp_path):
     environment = {"PYTHONPATH": f"{no_paddle}:{ROOT / 'local'}", "PADDLETAG_HOME": str(tmp_path / "none")}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     assert done.returncode == 0 and not (tmp_path / "none").exists(), done.stderr
+
+
+def test_engines_agree_on_all_real_clips():
+    """On the 150 clips that come with the project: 1e-4."""
+    clips = sorted((ROOT / "examples/esc10/clips/audio").glob("*.ogg"))
+    meta = model_folder.describe_model("mn04_as")
+    front_end = model_folder.saved_front_end(meta)
+    engines = [open_predictor("mn04_as", engine) for engine in ("onnxruntime", "paddle")]
+    ours, theirs = (list(pipeline.tag_sounds(predict, meta, front_end, clips)) for predict in engines)
+    assert len(ours) == 150 and [sound for sound, _ in ours] == clips
+    for (_, one), (_, other) in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-4)
+
+
+def test_auto_makes_a_graph_where_there_is_much(mn, tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLETAG_HOME", str(tmp_path))
+    assert not isinstance(open_predictor(mn), pipeline.ParallelPredict)  # Paddle: there is no graph
+    assert not list(tmp_path.rglob("*.onnx"))
+    predict = open_predictor(mn, much=True)
+    predict(np.zeros((1, 100, 128), np.float32))
+    assert isinstance(predict, pipeline.ParallelPredict) and len(list(tmp_path.rglob("*.onnx"))) == 1
+    assert isinstance(open_predictor(mn), pipeline.ParallelPredict)  # now it is at hand
+    sounds = []
+    for n in range(tagger.MANY_FILES):
+        sounds.append(tmp_path / f"{n}.wav")
+        sounds[-1].touch()
+    assert tagger.is_much(sounds) and not tagger.is_much(sounds[1:])
 
 
 @pytest.mark.parametrize("package", onnx_session.EXPORT)
