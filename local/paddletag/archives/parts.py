@@ -8,7 +8,6 @@ import json
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,7 +24,6 @@ from paddletag.files import atomic
 from paddletag.models import model_folder, registry
 from paddletag.tagging import pipeline
 from paddletag.tagging.labels import unknown_result
-from paddletag.tagging.tagger import open_predictor
 from paddletag.type_aliases import Arrays, File, Meta
 
 PENDING, TABLES = 2**24, 256  # bytes, and tables, of scores that wait to be written
@@ -42,21 +40,14 @@ class Done(NamedTuple):
     seconds: float  # of sound that was tagged
 
 
-@lru_cache(maxsize=1)
-def _scorer(model: str, engine: str, device: str, embeddings: bool) -> pipeline.Predict:
-    """The function that scores with a model; a process that takes several parts opens it once."""
-    return open_predictor(model, engine, device, embeddings)
-
-
-def tag_part(job: Job, part: int, bar: bool = True) -> Done:
-    """Tag the sounds of a part and write its files. bar: show one.
+def tag_part(job: Job, part: int, predict: pipeline.Predict, bar: bool = True) -> Done:
+    """Tag the sounds of a part and write its files. predict: of the job's model, loaded before. bar: show one.
 
     A sound that cannot be used is a row of the refused ones. UserError where the model is not the one that the plan
     names, or a store does not answer; OSError for a full disk. A part that fails leaves nothing.
     """
     plan = Plan(job.out)
-    predict = _scorer(job.model, job.engine, job.device, job.embeddings)
-    meta = model_folder.describe_model(job.model)  # after the weights were read: they may have been replaced before
+    meta = model_folder.describe_model(job.model)  # now: the model may have been replaced since the plan was made
     plan.check_settings(job.settings(meta))
     items = plan.items(part)
     refused: list[tuple[int, str]] = []

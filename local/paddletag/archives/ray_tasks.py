@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from paddletag import runtime
 from paddletag.archives.parts import Done, tag_part
 from paddletag.archives.plan import Job
 from paddletag.runtime import UserError
+from paddletag.tagging.pipeline import Predict
+from paddletag.tagging.tagger import open_predictor
 
 HERE, RUNNING = "local", "auto"  # addresses: Ray on this machine alone; the cluster that this machine belongs to
 RETRIES = 5  # of a part whose worker or node was lost
@@ -68,4 +71,10 @@ def _tag_part(job: Job, part: int, home: str | None) -> Done:
     if home:
         os.environ["PADDLETAG_HOME"] = home
     runtime.start_log(quiet=True)
-    return tag_part(job, part, bar=False)
+    return tag_part(job, part, _scorer(job.model, job.engine, job.device, job.embeddings), bar=False)
+
+
+@lru_cache(maxsize=1)
+def _scorer(model: str, engine: str, device: str, embeddings: bool) -> Predict:
+    """The function that scores with a model: a worker process loads it for its first part alone."""
+    return open_predictor(model, engine, device, embeddings)

@@ -32,7 +32,7 @@ def main() -> None:
         runtime.log.info("%d hits in %s", count, args.output)
         return
     for line in lines(found):
-        runtime.say(line)
+        print(line)
 
 
 def arguments() -> argparse.Namespace:
@@ -61,4 +61,5 @@ def lines(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
     """A line for each hit: file, start and end in seconds, label, score."""
     for batch in batches:
         for row in batch.to_pylist():
-            yield f"{row['file']}\t{row['start']:.2f}\t{row['end']:.2f}\t{row['label']}\t{row['score']:.3f}"
+            file, label = runtime.escaped(row["file"]), runtime.escaped(row["label"])
+            yield f"{file}\t{row['start']:.2f}\t{row['end']:.2f}\t{label}\t{row['score']:.3f}"

@@ -26,6 +26,7 @@ from paddletag.commands.listen import (
 from paddletag.commands.options import Parser, add_flag, refuse
 from paddletag.models import model_folder
 from paddletag.runtime import UserError
+from paddletag.tagging.tagger import open_predictor
 from paddletag.tagging.windows import check_seconds, hop_frames
 from paddletag.type_aliases import Meta
 
@@ -136,8 +137,10 @@ def tag_all(args: argparse.Namespace, job: Job, plan: Plan, missing: list[int]) 
 
 def tag_here(job: Job, missing: list[int]) -> Generator[tuple[int, parts.Done], None, None]:
     """Tag parts one after the other: yields (part, what it came to)."""
+    if missing:
+        predict = open_predictor(job.model, job.engine, job.device, job.embeddings)
     for part in missing:
-        yield part, parts.tag_part(job, part)
+        yield part, parts.tag_part(job, part, predict)
 
 
 @contextlib.contextmanager
