@@ -91,8 +91,16 @@ def test_spans_of_objects(server, sounds, monkeypatch):
     long, short = "s3://archive/two/4.wav", "s3://archive/two/0.wav"
     copied, copy = [], stores._copy
     monkeypatch.setattr(stores, "_copy", lambda *args: copied.append(args[1]) or copy(*args))
-    pq.write_table(pa.table({"path": [long] * 3 + [short, str(sounds / "0.wav")],
-                             "start": [0.0, 1.0, 9.0, None, None], "end": [1.0, None, 10.0, None, None]}), "t.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "path": [long] * 3 + [short, str(sounds / "0.wav")],
+                "start": [0.0, 1.0, 9.0, None, None],
+                "end": [1.0, None, 10.0, None, None],
+            }
+        ),
+        "t.parquet",
+    )
     archive("t.parquet")
     assert [(row["file"], row["start"]) for row in rows()] == [
         (long, 0), (long, 1), (long, 2), (short, 0), (str(sounds / "0.wav"), 0),

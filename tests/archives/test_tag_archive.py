@@ -203,7 +203,16 @@ def test_a_list_keeps_what_stands_twice_and_other_letters(sounds, place):
 
 def test_spans_of_a_table(sounds, place):
     path = str(sounds / "4.wav")  # 3 s
-    spans = [(None, None), (1.0, 2.5), (2.0, 99.0), (0.5, None), (3.5, 4.0), (2.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0)]
+    spans = [
+        (None, None),
+        (1.0, 2.5),
+        (2.0, 99.0),
+        (0.5, None),
+        (3.5, 4.0),
+        (2.0, 1.0),
+        (-1.0, 1.0),
+        (float("nan"), 1.0),
+    ]
     table = {"file": [path] * len(spans), "start": [a for a, _ in spans], "end": [b for _, b in spans], "x": [0] * 8}
     pq.write_table(pa.table(table), "t.parquet")
     archive("t.parquet", "--hop", 1, "--scores", "all")

@@ -110,7 +110,7 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("tag_archive", ARCHIVE, "--part_files 5"),
     ("tag_archive", ARCHIVE + " --part_files 5", "--shard 2/2"),
     ("tag_archive", ARCHIVE, "--ray localhost:1"),
-    ("find", "{tags}", "--label high"),
+    ("find", "{tags}", "--label low"),
     ("find", "{tags}", "--min_score 0.1"),
     ("find", "{tags}", "--best 1"),
     ("find", "{tags}", "--output o.csv"),
@@ -370,7 +370,10 @@ def fake(record):
             scores = np.float32([width if next(calls) % 2 == 0 else [0.3, 0.1] for _ in log_mel])
             if isinstance(model, str) and model == "mn04_as":
                 scores = np.pad(scores, ((0, 0), (0, 525)))  # as many as its labels
-            return {"scores": scores, **({"embeddings": np.repeat(scores, width_of_embeddings // 2, 1)} if True in args else {})}
+            return {
+                "scores": scores,
+                **({"embeddings": np.repeat(scores, width_of_embeddings // 2, 1)} if True in args else {}),
+            }
 
         return predict
 

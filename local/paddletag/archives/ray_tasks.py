@@ -1,6 +1,8 @@
 """The parts of a job as tasks of a Ray cluster. Ray places them, and runs those of lost workers and nodes again."""
 
 import os
+import signal
+import socket
 from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +15,7 @@ from paddletag.tagging.pipeline import Predict
 from paddletag.tagging.tagger import open_predictor
 
 HERE, RUNNING = "local", "auto"  # addresses: Ray on this machine alone; the cluster that this machine belongs to
+CONNECTING = 10  # seconds
 RETRIES = 5  # of a part whose worker or node was lost
 WAITING = 2  # parts handed to Ray for each that it can work on at once
 
@@ -27,11 +30,16 @@ def tag_parts(address: str, job: Job, parts: Sequence[int]) -> Generator[tuple[i
         import ray
     except ModuleNotFoundError:
         raise UserError("--ray: needs the package ray, which is not installed: pip install 'paddletag[ray]'") from None
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit() and "//" not in host:  # Ray itself asks for minutes
+            socket.create_connection((host, int(port)), CONNECTING).close()
         where = {} if address == HERE else {"address": address}
         ray.init(**where, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise UserError(f"--ray {address}: no such cluster, or it does not answer ({error})") from None
+    signal.signal(signal.SIGTERM, terminated)  # Ray has put its own in the place
     try:
         yield from _as_tasks(ray, job, parts)
     except ray.exceptions.RayTaskError as error:

@@ -211,7 +211,8 @@ def _file_system(address: str) -> Any:
         advice = f"{scheme}:// needs the package {error.name}, which is not installed here"
         raise UserError(f"{without_secrets(address)}: {advice}") from None
     except (ValueError, ImportError, TypeError, OSError, pa.ArrowException) as error:
-        raise UserError(f"{without_secrets(address)}: {_short(error)}") from None
+        reason = _short(error).replace(root, without_secrets(root)).replace(options or "?", "...")
+        raise UserError(f"{without_secrets(address)}: cannot be opened: {reason}") from None
 
 
 @contextlib.contextmanager
