@@ -16,7 +16,7 @@ COMMA = LABELS[1]
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Two parts of 40 windows each in top/ and all/: the same random scores; a list of rows (file, start, end, scores)."""
+    """Two parts of 40 windows each in top/ and all/, with the same random scores: [(file, start, end, scores)]."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hits, "BATCH", 7)
     generator, rows = np.random.default_rng(0), []

@@ -1,5 +1,6 @@
 """Archives in object stores: a local server that speaks S3 (moto), and addresses of files, through the same code."""
 
+# ruff: noqa: F811
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from paddletag.archives import parts, stores
 from paddletag.commands import tag_archive
 from paddletag.runtime import UserError
 from prepared import refusal
-from test_tag_archive import archive, expected, files_of, place, predict, rows, sounds, wait_for  # noqa: F401 (fixtures)
+from test_tag_archive import archive, expected, files_of, place, predict, rows, sounds, wait_for  # noqa: F401
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 

@@ -29,7 +29,7 @@ from paddletag.type_aliases import Meta
 PLAN, ROWS, TAGS, REFUSED = "plan.json", "plan.parquet", "tags", "refused"
 SCHEMA = pa.schema([("file", pa.binary()), ("start", pa.float64()), ("end", pa.float64())])
 MOST_PARTS = 100_000
-JOINING = 10, 0.2  # times that a job asks for its lock, and seconds between them
+JOINING = 6, 0.1  # times that a job asks for its lock, and seconds between them
 ANOTHER = "give another --out, or the command of before"
 
 
