@@ -18,6 +18,7 @@ PACKAGES = (
     "features",
     "models",
     "tagging",
+    "archives",
     "training",
     "reports",
     "launch",

@@ -32,7 +32,7 @@ def file_name(stem: str, ending: str) -> str:
 
 
 def walk(folder: File, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
-    """The paths of all files below `folder`, relative to it, with /; hidden ones left out.
+    """The paths of all files below `folder`, relative to it, with /, in the same order each time; hidden ones left out.
 
     Links are followed, after all else, to folders that have not been met. onerror: is called with the error of a folder
     that cannot be read, which is raised without it.
@@ -50,16 +50,19 @@ def walk(folder: File, onerror: Callable[[OSError], None] | None = None) -> Iter
         try:
             with os.scandir(path) as scan:
                 entries = [entry for entry in scan if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            entries.sort(key=lambda entry: entry.name)
         except OSError as error:
             if onerror is None:
                 raise
             onerror(error)
             continue
+        folders = list[tuple[str, str]]()
         for entry in entries:
             if os.path.isdir(entry.path):  # False for a link to itself, where entry.is_dir() fails
-                (links if entry.is_symlink() else stack).append((f"{prefix}{entry.name}/", entry.path))
+                (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
             else:
                 yield prefix + entry.name
+        stack += reversed(folders)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def _status(name: str, error: BaseException) -> int | None:
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "paddletag":
         module = error.name.partition(".")[0]
         package = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}.get(module, module)
-        extra = "reports" if package in ("matplotlib", "pillow", "tqdm") else "recipes"
+        extras = {"matplotlib": "reports", "pillow": "reports", "tqdm": "reports", "pyarrow": "archives"}
+        extra = extras.get(package, "recipes")
         advice = f"pip install 'paddletag[{extra}]', or in a clone bash tools/install.sh"
         return _fail(name, f"this needs the package {package}, which is not installed here: {advice}")
     if isinstance(error, OSError):

@@ -48,6 +48,7 @@ CLASSIC = "--config {yaml} --data {data} --fold 2 --exp e --classifier knn"
 EVALUATE = "--model {model} --data {data} --output_dir o"
 FILM = "{sound} --out o.mp4 --model {model}"
 LISTEN = "- --model {model}"
+ARCHIVE = "{raw} --model {model} --out o"
 CALIBRATE = "--model {runs}/fold2 --data {more}"
 BOTH = "{runs}/fold1 {runs}/seed7/fold1"
 TOY, MIX = "--out o --clips-per-class 5 --seconds 1", "--raw {esc50} --out o --clips 6"
@@ -97,6 +98,23 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
     ("calibrate", CALIBRATE, "--device gpu"),
     ("new_recipe", "mine", "--from gtzan"),
     ("new_recipe", "mine", "--table"),
+    ("tag_archive", ARCHIVE, "--out other"),
+    ("tag_archive", ARCHIVE, "--model {other}"),
+    ("tag_archive", ARCHIVE, "--sample_duration 0.2"),
+    ("tag_archive", ARCHIVE, "--hop_duration 0.1"),
+    ("tag_archive", ARCHIVE, "--top_k 1"),
+    ("tag_archive", ARCHIVE, "--scores all"),
+    ("tag_archive", ARCHIVE, "--embeddings"),
+    ("tag_archive", ARCHIVE, "--device gpu"),
+    ("tag_archive", ARCHIVE, "--engine onnxruntime"),
+    ("tag_archive", ARCHIVE + " --sample_duration 0.1", "--batch_size 1"),
+    ("tag_archive", ARCHIVE, "--part_files 5"),
+    ("tag_archive", ARCHIVE + " --part_files 5", "--shard 2/2"),
+    ("tag_archive", ARCHIVE, "--ray localhost:1"),
+    ("find", "{tags}", "--label low"),
+    ("find", "{tags}", "--min_score 0.1"),
+    ("find", "{tags}", "--best 1"),
+    ("find", "{tags}", "--output o.csv"),
     ("parse_result", PARSE, "--tagging_file {old}"),
     ("parse_result", PARSE, "--label_file {names}"),
     ("parse_result", PARSE, "--output_dir other"),
@@ -193,6 +211,8 @@ EFFECTS = [  # (script, a command line that works, what makes another of it); wh
 ]
 LIVE = "--stream --model {model}"
 REFUSALS = [  # (script, a command line that works, an option that would change nothing there, even its own default)
+    ("tag_archive", ARCHIVE + " --scores all", "--top_k 5"),
+    ("tag_archive", ARCHIVE + " --sample_duration 0", "--hop_duration 1"),
     ("audio_tag", PRINT, "--data {data}"),
     ("audio_tag", PRINT, "--hop_duration 0"),
     ("audio_tag", PRINT, "--embeddings"),
@@ -279,7 +299,7 @@ def extra(script):
 
 
 def test_the_tables_name_scripts_that_there_are():
-    assert ALONE == {"calibrate", "compare", "listen", "new_recipe"}
+    assert ALONE == {"calibrate", "compare", "find", "listen", "new_recipe", "tag_archive"}
     assert {row[0] for row in EFFECTS + REFUSALS} == set(NAMES) - {"list_models"}  # which has no option
 
 
@@ -327,12 +347,19 @@ def world(tmp_path_factory):
     names = {"sound": "sound.wav", "copy": "copy.wav", "short": "short.wav", "npz": "sound.npz", "old": "old.npz"}
     names |= {"names": "names.txt", "yaml": "a.yaml", "later": "later.yaml", "data": "data", "raw": "data/audio"}
     names |= {"model": "runs/fold2", "other": "runs/fold1", "weights": "weights.safetensors"}
-    names |= {name: name for name in ("empty", "runs", "more", "cache", "esc10", "esc50")}
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name, replacement in fake([]):
+            patch.setattr(place, name, replacement)
+        words = ("--window", 0.1, "--out", folder / "tags")
+        prepared.call("tag_archive", data / "audio", "--model", runs / "fold2", *words)
+    names |= {name: name for name in ("tags", "empty", "runs", "more", "cache", "esc10", "esc50")}
     return {name: folder / place for name, place in names.items()}
 
 
 def fake(record):
     """What replaces the slow parts of the commands, and what writes elsewhere: each notes its calls in `record`."""
+
+    width_of_embeddings = registry.entry("mn01_as").embedding
 
     def predictor(model, *args):
         calls = iter(range(10**6))
@@ -344,7 +371,9 @@ def fake(record):
             scores = np.float32([width if next(calls) % 2 == 0 else [0.3, 0.1] for _ in log_mel])
             if isinstance(model, str) and model == "mn04_as":
                 scores = np.pad(scores, ((0, 0), (0, 525)))  # as many as its labels
-            return {"scores": scores, **({"embeddings": scores} if any(arg is True for arg in args) else {})}
+            with_embeddings = any(arg is True for arg in args)
+            embeddings = {"embeddings": np.repeat(scores, width_of_embeddings // 2, 1)} if with_embeddings else {}
+            return {"scores": scores, **embeddings}
 
         return predict
 

@@ -106,8 +106,10 @@ def test_each_script_runs_the_command_that_it_names():
     assert set(COMMANDS) - {command(path.stem).__name__.rpartition(".")[2] for path in WRAPPERS} == {
         "calibrate",
         "compare",
+        "find",
         "listen",
         "new_recipe",
+        "tag_archive",
     }
 
 
@@ -162,7 +164,7 @@ def test_libraries_find_their_variables(monkeypatch, name):
     for variables in ({}, {"OMP_NUM_THREADS": "7", "GLOG_minloglevel": "0"}):
         monkeypatch.setattr(os, "environ", dict(variables))
         commands.run(name)
-    quiet = {"GLOG_minloglevel": "2"} if name in ("tag", "listen", "video", "export") else {}
+    quiet = {"GLOG_minloglevel": "2"} if name in ("tag", "tag_archive", "listen", "video", "export") else {}
     assert environments[0] == ({"OMP_NUM_THREADS": "1"} if name == "features" else quiet)
     assert environments[1] == {"OMP_NUM_THREADS": "7", "GLOG_minloglevel": "0"}
 

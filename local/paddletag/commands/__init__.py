@@ -12,6 +12,8 @@ from paddletag import interrupt
 COMMANDS = {  # name of the file: what the command does; - stands for _ on the command line
     "tag": "what is in recordings, and when: files, folders, video",
     "listen": "label what the microphone or standard input brings, live",
+    "tag_archive": "label up to a million hours, as a Parquet data set",
+    "find": "look for labels in what tag-archive has written",
     "prepare": "stage 0: check a data set and list its clips",
     "features": "stage 1: compute the log-mels of a prepared data set",
     "train": "stage 2: fine-tune a network",
@@ -32,7 +34,7 @@ COMMANDS = {  # name of the file: what the command does; - stands for _ on the c
 ENVIRONMENT = {  # variables that libraries read when they are imported
     "features": {"OMP_NUM_THREADS": "1"},  # a process per core: a BLAS thread per core in each would only fight
     # Paddle warns while it traces a model.
-    **dict.fromkeys(("tag", "listen", "video", "export"), {"GLOG_minloglevel": "2"}),
+    **dict.fromkeys(("tag", "tag_archive", "listen", "video", "export"), {"GLOG_minloglevel": "2"}),
 }
 IGNORED_WARNINGS = (
     # Paddle warns at import that ccache is missing; only people who build C++ extensions need it.

@@ -105,6 +105,11 @@ def check_shared_options(args: argparse.Namespace) -> None:
         raise UserError(f"--pcm_rate {args.pcm_rate}: must be from {audio.SLOWEST} to {audio.FASTEST} Hz")
     if not 1 <= args.pcm_channels <= audio.CHANNELS:
         raise UserError(f"--pcm_channels {args.pcm_channels}: must be from 1 to {audio.CHANNELS}")
+    check_device(args)
+
+
+def check_device(args: argparse.Namespace) -> None:
+    """UserError for a device that is none, or does not fit to the engine, of what `add_engine_options` adds."""
     if not re.fullmatch(r"cpu|gpu(:\d+)?", args.device):
         raise UserError(f"--device {args.device}: must be cpu, gpu or gpu:0, gpu:1, ...")
     if args.engine == "onnxruntime" and args.device != "cpu":

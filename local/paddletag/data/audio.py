@@ -82,10 +82,7 @@ def load(path: File, rate: int, start: float = 0.0, end: float | None = None) ->
     a file that ends early, samples that are NaN, infinite or beyond LOUDEST, and what does not fit into memory.
     """
     info = probe(path)
-    first = round(start * info.rate)
-    stop = info.frames if end is None else min(round(end * info.rate), info.frames)
-    if not 0 <= first < stop:
-        raise AudioError(f"{path}: start {start} s and end {end} s do not lie within its {info.seconds:.2f} s")
+    first, stop = _frames(path, info, start, end)
     try:
         loaded, count = np.empty(-(-(stop - first) * rate // info.rate) + 1, np.float32), 0
     except MemoryError:
@@ -111,6 +108,22 @@ def load_part(path: File, info: Info, rate: int, first: int, stop: int | None) -
     wave = np.concatenate(list(_resampled(path, waves, info.rate, rate)))
     skipped = first - begin // unit * to_unit
     return wave[skipped : None if stop is None else skipped + stop - first]
+
+
+@dataclass(frozen=True)
+class Span(os.PathLike[str]):
+    """A part of a sound file, from `start` to `end` seconds (None: to its end), in the place of its path."""
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+
+    def __fspath__(self) -> str:
+        """The path of the file."""
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
 
 
 @dataclass
@@ -144,14 +157,17 @@ def is_video(path: File) -> bool:
 def opened(path: File) -> Iterator[Source]:
     """A `Source` for the file `path`: through libsndfile or, with one of VIDEO's suffixes, the ffmpeg program.
 
-    AudioError as `load`, here or while its parts are read.
+    Of a `Span` it is that part; its end may lie beyond the file's. AudioError as `load`, here or while its parts are
+    read.
     """
+    span = path if isinstance(path, Span) else Span(os.fspath(path))
     if is_video(path):
-        with _ffmpeg(path) as source:
+        with _ffmpeg(span) as source:
             yield source
     else:
         info = probe(path)
-        yield Source(str(path), info.rate, info.seconds, _decode(path, info))
+        first, stop = _frames(path, info, span.start, span.end)
+        yield Source(str(path), info.rate, (stop - first) / info.rate, _decode(path, info, first, stop))
 
 
 def piped(
@@ -242,6 +258,23 @@ def _decode(path: File, info: Info, first: int = 0, stop: int | None = None) -> 
                 yield part[-done:] if done < len(part) else part
 
 
+def _frames(path: File, info: Info, start: float, end: float | None) -> tuple[int, int]:
+    """(the first frame from `start` seconds on, the frame after the last one before `end`, or the file's end).
+
+    AudioError for times that do not lie in the file, or are no numbers.
+    """
+    if 0 <= start < min(math.inf if end is None else end, info.seconds):  # False if one of them is NaN
+        first = round(start * info.rate)
+        stop = info.frames if end is None else min(round(min(end, info.seconds) * info.rate), info.frames)
+        if first < stop:
+            return first, stop
+    raise AudioError(f"{path}: {_describe(start, end)} do not lie within its {info.seconds:.2f} s")
+
+
+def _describe(start: float, end: float | None) -> str:
+    return f"start {start} s and end {end} s"
+
+
 def _resampled(name: File, waves: Iterable[np.ndarray], rate: int, to_rate: int) -> Iterator[np.ndarray]:
     """A waveform that comes in parts, float32 [n] at `rate` Hz: yields what it is at `to_rate` Hz, in parts.
 
@@ -279,11 +312,17 @@ def _faults(path: File, kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ffmpeg(path: File) -> Iterator[Source]:
+def _ffmpeg(span: Span) -> Iterator[Source]:
     """A `Source` for the first sound track of a file that the ffmpeg program reads."""
-    _check_file(path)
+    path = span.path
+    with _faults(path, OSError):
+        _check_file(path)
+    if not 0 <= span.start < (math.inf if span.end is None else span.end):
+        raise AudioError(f"{path}: {_describe(span.start, span.end)} are no times in it")
     command = [ffmpeg_program(path), "-nostdin", "-v", "error", *ffmpeg_input(path), "-map", "0:a:0"]
     command += ["-af", "aresample=async=1:first_pts=0"]  # sound that begins after its film, begins with silence
+    command += ["-ss", f"{span.start:.6f}"] if span.start else []
+    command += ["-to", f"{span.end:.6f}"] if span.end is not None and span.end < math.inf else []
     command += ["-c:a", "pcm_f32le", "-f", "wav", "-"]  # with a header that tells its rate and channels
     with (
         tempfile.TemporaryFile() as errors,

@@ -59,7 +59,7 @@ def too_large(sound: Sound) -> AudioError:
 
 def _begin(sound: Sound, front_end: FrontEnd, windows: Windows | Clip) -> Part:
     """The first part of a sound, or the whole of a short one."""
-    if isinstance(sound, audio.Source) or audio.is_video(sound):
+    if isinstance(sound, (audio.Source, audio.Span)) or audio.is_video(sound):
         return _next(sound, _streamed(sound, front_end, windows), getattr(sound, "seconds", None))
     info = audio.probe(sound)
     samples = int(info.seconds * front_end.sample_rate)
