@@ -21,7 +21,7 @@ sys.path[:0] = [{tests!r}, {archives!r}]
 import test_tag_archive
 from paddletag.archives import parts
 from paddletag.commands import tag_archive
-tag_archive.open_predictor = lambda *args: test_tag_archive.predict
+tag_archive.open_predictor = lambda *args, **options: test_tag_archive.predict
 sys.argv = ["paddletag tag-archive", "links", "--out", "o", "--window", "1"]
 start = time.process_time(), time.monotonic()
 tag_archive.main()

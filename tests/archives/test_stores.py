@@ -129,7 +129,7 @@ def test_a_store_that_does_not_answer(sounds, monkeypatch):
     assert max(calls.count(path) for path in calls) == stores.TRIES
     monkeypatch.undo()
     monkeypatch.chdir(sounds.parent)
-    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args: predict)
+    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args, **options: predict)
     archive("list.txt", "--part_files", 4)
     assert files_of() == expected(sounds) == files_of("good") and not rows(kind="refused")
 

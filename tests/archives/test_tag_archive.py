@@ -42,7 +42,7 @@ from paddletag.commands import tag_archive
 def slow(log_mel):
     time.sleep({pause})
     return test_tag_archive.predict(log_mel)
-tag_archive.open_predictor = lambda *args: slow
+tag_archive.open_predictor = lambda *args, **options: slow
 commands.main()
 """
 
@@ -57,8 +57,8 @@ def predict(log_mel):
 def place(tmp_path, monkeypatch):
     """An empty folder to stand in, and the stand-in for the model in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args: predict)
-    monkeypatch.setattr(tag, "open_predictor", lambda *args: predict)
+    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args, **options: predict)
+    monkeypatch.setattr(tag, "open_predictor", lambda *args, **options: predict)
     return tmp_path
 
 
@@ -378,7 +378,7 @@ def test_a_full_disk_leaves_no_part(sounds, monkeypatch, capsys, full):
     assert caught.value.code == 2 and error.count("\n") == 1 and "no space left on the disk" in error
     assert not [path for path in (sounds.parent / "o").rglob("*part*")]
     monkeypatch.undo()
-    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args: predict)
+    monkeypatch.setattr(tag_archive, "open_predictor", lambda *args, **options: predict)
     monkeypatch.chdir(sounds.parent)
     archive(sounds)
     assert files_of() == expected(sounds)

@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from conftest import ROOT
 from paddletag.data import audio
+from paddletag.data import ffmpeg as ffmpeg_module
 from paddletag.data.audio import AudioError
 from paddletag.data.pcm import PCM
 from paddletag.features.padding import pad
@@ -405,13 +406,13 @@ def test_a_playlist_does_not_open_other_files(make, ffmpeg, tmp_path, kind):
         (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
         with pytest.raises(AudioError, match=rf"list\{suffix}: ffmpeg .*\(\w") as caught:
             stream(tmp_path / f"list{suffix}")
-        assert not video_encoder.has_picture(audio.ffmpeg_program("tests"), tmp_path / f"list{suffix}")
+        assert not video_encoder.has_picture(ffmpeg_module.ffmpeg_program("tests"), tmp_path / f"list{suffix}")
         assert kind == "hls.m3u8" or "list of others" in str(caught.value)
 
 
 def test_every_file_that_ffmpeg_reads_is_named_by_one_function():
     sources = (ROOT / "local").rglob("*.py")
-    assert [path.name for path in sources if re.search('"-i", f"file:', path.read_text())] == ["audio.py"]
+    assert [path.name for path in sources if re.search('"-i", f"file:', path.read_text())] == ["ffmpeg.py"]
 
 
 def test_a_name_that_is_no_text(make, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-from paddletag.data import audio
+from paddletag.data import audio, ffmpeg
 from paddletag.models import model_folder, registry
 
 COUNT, SEED = 1500, 20
@@ -49,7 +49,7 @@ def originals():
             soundfile.write(file, wave, 48000 if subtype == "OPUS" else rate, subtype, format=kind)
             found.append((suffix, kind, file.getvalue()))
     try:
-        program = audio.ffmpeg_program("tests")
+        program = ffmpeg.ffmpeg_program("tests")
     except audio.AudioError:
         return found
     for suffix, kind, codec in FILMS:

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from conftest import ESC10, ROOT
 from paddletag.data import audio
+from paddletag.data import ffmpeg as ffmpeg_module
 from paddletag.features import frontend
 from paddletag.models import model_folder, registry
 from paddletag.reports import look, video, video_screen, video_text
@@ -31,7 +32,7 @@ LABELS = ["rain", "dog", "siren", *HOSTILE]
 def ffmpeg():
     """A function that runs ffmpeg with arguments and gives its output; skips where there is none."""
     try:
-        program = audio.ffmpeg_program("tests")
+        program = ffmpeg_module.ffmpeg_program("tests")
     except audio.AudioError:
         pytest.skip("neither ffmpeg nor imageio_ffmpeg is installed")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from paddletag import runtime
 from paddletag.commands.listen import add_window_options, window_names
 from paddletag.commands.options import Parser, refuse
-from paddletag.data import audio
+from paddletag.data import audio, ffmpeg
 from paddletag.models import model_folder
 from paddletag.runtime import UserError, log
 from paddletag.tagging import pipeline, result_files
@@ -81,7 +81,7 @@ def check_options(args: argparse.Namespace) -> None:
         pass
     if output.exists() and output.samefile(sound):
         raise UserError(f"--out {output}: is the sound itself: name another file")
-    audio.ffmpeg_program(output)
+    ffmpeg.ffmpeg_program(output)
 
 
 def tag(args: argparse.Namespace) -> Arrays:

@@ -3,11 +3,10 @@
 import contextlib
 import math
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import soxr
 
 from paddletag.data import pcm
 from paddletag.data.audio_headers import check_mp3, is_cut_short
+from paddletag.data.ffmpeg import ffmpeg_input, ffmpeg_program
 from paddletag.data.pcm import TRUNCATED, AudioError
 from paddletag.type_aliases import File
 
@@ -28,9 +28,6 @@ SOUND = tuple(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .snd .caf .w64 .rf
 VIDEO = tuple(  # for ffmpeg: video, and sound that libsndfile does not read
     ".mp4 .m4v .mkv .webm .mov .avi .flv .wmv .mpg .mpeg .ts .3gp .m4a .aac .ac3 .wma .amr .mka".split()
 )
-FORMATS = (  # what ffmpeg may take a file for: sound and video in one file, no list of other files or addresses
-    "mov,matroska,avi,flv,asf,mpeg,mpegvideo,mpegts,aac,loas,ac3,eac3,amr,amrnb,amrwb,mp3,wav,w64,aiff,au,caf,ogg,flac"
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,8 @@ class Info:
     rate: int  # Hz
     channels: int
     frames: int
-    exact_seeks: bool = False  # whether decoding can begin anywhere, with the same samples as from the beginning
+    # whether decoding can begin anywhere, with the same samples as from the beginning
+    exact_seeks: bool = field(default=False, compare=False)
 
     @property
     def seconds(self) -> float:
@@ -209,23 +207,6 @@ def mono(wave: np.ndarray, path: File = "waveform") -> np.ndarray:
     if not max(wave.max(), -wave.min()) < LOUDEST:  # both are NaN if any sample is
         raise AudioError(f"{path}: has samples that are NaN, infinite or beyond {LOUDEST:g}")
     return np.ascontiguousarray(wave)
-
-
-def ffmpeg_program(path: File) -> str:
-    """The ffmpeg program, the system's or else imageio-ffmpeg's. AudioError that names `path` if there is none."""
-    if program := shutil.which("ffmpeg"):
-        return program
-    try:
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        raise AudioError(f"{path}: needs ffmpeg: install this program, or the package imageio-ffmpeg") from None
-
-
-def ffmpeg_input(path: File) -> list[str]:
-    """ffmpeg's options to read `path` and nothing that is named in it: a list of files (HLS, concat ...) is refused."""
-    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-i", f"file:{path}"]
 
 
 class _InOrder(soundfile.SoundFile):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from paddletag import runtime
-from paddletag.data import audio
+from paddletag.data import audio, ffmpeg
 from paddletag.data.find_sounds import STDIN
 from paddletag.files import write_text
 from paddletag.runtime import UserError
@@ -101,7 +101,7 @@ class Answers:
             importlib.import_module("paddletag.reports.tagging_page")
         if self.wanted.video:
             importlib.import_module("paddletag.reports.video")
-            audio.ffmpeg_program("--video")
+            ffmpeg.ffmpeg_program("--video")
         sounds = {identity for path in self.names if (identity := _identity(path))}
         for output in (*self._outputs(), *others):
             if _identity(output) in sounds:

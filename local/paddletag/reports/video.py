@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image  # matplotlib brings it
 
 from paddletag import runtime
-from paddletag.data import audio
+from paddletag.data import audio, ffmpeg
 from paddletag.files import atomic
 from paddletag.reports.look import class_order
 from paddletag.reports.spectrogram_image import DARKEST, FRONT_END, grey_image
@@ -44,7 +44,7 @@ def render(
     sound is what was tagged, at its own rate, in mono or stereo. Returns the seconds of sound. AudioError for a sound
     that cannot be read or without ffmpeg; UserError for a tagging of another length, and where ffmpeg fails.
     """
-    program = audio.ffmpeg_program(output)
+    program = ffmpeg.ffmpeg_program(output)
     seconds, low, high = measure(path)
     result_files.check_length(arrays, path, seconds)
     film = Path(path).suffix.lower() in audio.VIDEO and has_picture(program, path)

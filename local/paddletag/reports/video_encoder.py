@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from paddletag import runtime
-from paddletag.data import audio
+from paddletag.data import audio, ffmpeg
 from paddletag.reports.video_layout import Box
 from paddletag.runtime import UserError
 from paddletag.type_aliases import File
@@ -27,7 +27,7 @@ ENCODING += "-c:a aac -b:a 160k -map_metadata -1 -movflags +faststart -f mp4".sp
 
 def has_picture(program: str, path: File) -> bool:
     """Whether ffmpeg, the file `program`, can decode a picture of the file `path`."""
-    command = [program, "-nostdin", "-v", "quiet", *audio.ffmpeg_input(path), "-map", "0:v:0", "-frames:v", "1"]
+    command = [program, "-nostdin", "-v", "quiet", *ffmpeg.ffmpeg_input(path), "-map", "0:v:0", "-frames:v", "1"]
     return subprocess.run([*command, "-f", "null", "-"], stdin=subprocess.DEVNULL).returncode == 0
 
 
@@ -102,4 +102,4 @@ def film_options(path: File, box: Box, count: int) -> list[str]:
     fit = f"w='max(2,min({width},{height}*dar))':h='max(2,min({height},{width}/dar))'"
     graph = f"[2:v:0]scale={fit}:flags=bilinear:out_color_matrix=bt709:out_range=tv,setsar=1,format=yuv420p[film];"
     graph += f"[0:v][film]overlay=x='{left}+({width}-w)/2':y='{top}+({height}-h)/2',trim=end_frame={count}[out]"
-    return [*audio.ffmpeg_input(path), "-filter_complex", graph, "-map", "[out]"]
+    return [*ffmpeg.ffmpeg_input(path), "-filter_complex", graph, "-map", "[out]"]
