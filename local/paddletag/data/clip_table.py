@@ -32,6 +32,7 @@ def open_clips(data: File) -> tuple[Clips, list[str]]:
     UserError as there, and for a label that labels.txt does not have.
     """
     data = Path(data)
+    manifest.refuse_unprepared(data)
     labels = manifest.read_labels(data)
     files = [data / manifest.NAME, data / manifest.LABELS, data / manifest.REJECTED]
     key = [arrow_files.stamp(file) for file in files]

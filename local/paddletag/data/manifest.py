@@ -123,18 +123,22 @@ def read(data: File, with_rejected: bool = False) -> tuple[list[Record], list[st
 
     UserError for a folder that is not prepared, or whose files cannot be read.
     """
-    labels = read_labels(data)
+    refuse_unprepared(data)
     records = read_lines(Path(data) / NAME)
     rejected = set() if with_rejected else {row["id"] for row in read_rejected(data)}
-    return [record for record in records if record["id"] not in rejected], labels
+    return [record for record in records if record["id"] not in rejected], read_labels(data)
+
+
+def refuse_unprepared(data: File) -> None:
+    """UserError for a folder `data` without a manifest or labels."""
+    for path in (Path(data) / NAME, Path(data) / LABELS):
+        if not path.exists():
+            raise UserError(f"{path}: no such file: {PREPARE}")
 
 
 def read_labels(data: File) -> list[str]:
-    """The labels of the prepared folder `data`. UserError for a folder that is not prepared, or a damaged file."""
+    """The labels of the prepared folder `data`. UserError for a damaged file."""
     data = Path(data)
-    for name in (NAME, LABELS):
-        if not (data / name).exists():
-            raise UserError(f"{data / name}: no such file: {PREPARE}")
     try:
         return (data / LABELS).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

@@ -55,11 +55,14 @@ def open_index(folder: Path, cache: File | None) -> ClipIndex:
     UserError for a file that holds no features, or is damaged.
     """
     stamps = [stamp for path in sorted(folder.glob("*.arrow")) if (stamp := arrow_files.stamp(path))]
-    batch, about = (
-        arrow_files.cached(cache, stamps, lambda: _index(folder, stamps)) if cache else _index(folder, stamps)
-    )
-    columns = [arrow_files.numbers(batch[name]) for name in ("crc", "shard", "batch", "row")]
-    return ClipIndex(arrow_files.texts(batch["id"]), *columns, stamps, about["n_mels"])
+    stamps = [stamp for path in sorted(folder.glob("*.arrow")) if (stamp := arrow_files.stamp(path))]
+
+    def make() -> Made:
+        return _index(folder, stamps)
+
+    columns, about = arrow_files.cached(cache, stamps, make) if cache else make()
+    crcs, shards, batches, rows = (arrow_files.numbers(columns[name]) for name in ("crc", "shard", "batch", "row"))
+    return ClipIndex(arrow_files.texts(columns["id"]), crcs, shards, batches, rows, stamps, about["n_mels"])
 
 
 def open_shard(path: Path) -> pa.RecordBatchFileReader:

@@ -17,9 +17,7 @@ def balanced_order(records: Sequence[Record], generator: np.random.Generator) ->
     """
     codes, rows = labels_of(records).flat()
     occurring, firsts, counts = np.unique(codes, return_index=True, return_counts=True)
-    by_label = dict(
-        zip(occurring, np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(counts)[:-1]), strict=True)
-    )
+    clips_of_label = np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(counts)[:-1])
     rounds = -(-len(records) // len(occurring))
     turns = generator.permuted(np.tile(np.arange(len(occurring)), (rounds, 1)), axis=1).ravel()[: len(records)]
     order = np.empty(len(records), int)
