@@ -17,7 +17,7 @@ from paddletag import runtime
 from paddletag.commands.evaluate import mean_scores, model_features
 from paddletag.commands.options import Parser
 from paddletag.commands.train import divide
-from paddletag.data import manifest
+from paddletag.data import clip_list, manifest
 from paddletag.data.clips import ids_of
 from paddletag.data.splits import describe_split, records_of, stratified_folds, units_of
 from paddletag.features.feature_source import FeatureSource
@@ -82,11 +82,11 @@ def clips_to_calibrate_on(folder: Path, meta: Meta, data: str) -> Source:
     if unknown := [label for label in labels if label not in meta["labels"]]:
         raise UserError(f"{data}: {folder} does not know its label {runtime.show(unknown[0])}: give it clips of others")
     features = model_features(data, meta, clips)
-    kept = manifest.read_clip_list(folder / model_folder.CLIPS)
+    kept = clip_list.read_clip_list(folder / model_folder.CLIPS)
     if kept is None:
         what = "no list of the clips that the model was made from: nothing tells whether other clips are new to it"
         raise UserError(f"{folder / model_folder.CLIPS}: {what}: train it again (stage 2)")
-    met = manifest.same_clips(kept, clips, dict(zip(ids_of(clips), features.sounds(clips), strict=True)))
+    met = clip_list.same_clips(kept, clips, dict(zip(ids_of(clips), features.sounds(clips), strict=True)))
     tested = [name for name, split in met if split == run["fold"]]
     if met:
         what = f"held out for testing ({describe_split(run['fold'])})" if tested else "used in training it"

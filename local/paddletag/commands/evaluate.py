@@ -14,7 +14,7 @@ import numpy as np
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser
-from paddletag.data import manifest
+from paddletag.data import clip_list, manifest
 from paddletag.data.splits import crossing_groups, describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import FeatureSource, open_features
 from paddletag.files import atomic, read_json, write_json, write_text
@@ -176,7 +176,7 @@ def check_model(
         raise UserError(f"{data}: its labels are not those that {folder} was trained with")
     if manifest.digest(clips) != meta["run"]["data"]:
         raise UserError(
-            f"{data}: is not what {folder} was trained with: {manifest.changes(folder / model_folder.CLIPS, clips)}:"
+            f"{data}: is not what {folder} was trained with: {clip_list.changes(folder / model_folder.CLIPS, clips)}:"
             " a model is tested on the data set that it was trained with: train again (stage 2), with another --exp"
         )
 

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
-from paddletag.data import download, manifest
+from paddletag.data import clip_list, download, manifest
 from paddletag.data.clip_table import open_clips
 from paddletag.data.clips import joined
 from paddletag.data.splits import describe_split, hold_out, parse_fold, records_of, validation_part
@@ -82,7 +82,7 @@ def train(
     }
 
     def changes() -> str:
-        return manifest.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
+        return clip_list.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
 
     run_record.refuse_another_run(exp, run, args.extend, changes)
     if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):
@@ -104,7 +104,7 @@ def train(
     )
     if rank == 0:
         # The sounds of the fold that is held out too, where they are there: another data set may hold the same clips.
-        manifest.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
+        clip_list.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
         write_json(exp / "checkpoints" / "run.json", run)
     draw = partial(draw_learning_curve, exp)
     trained = loop.train(model, config, records, labels, features, exp, validation, draw)

@@ -14,7 +14,7 @@ from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
 from paddletag.commands.train import describe_trained_model
-from paddletag.data import download, manifest
+from paddletag.data import clip_list, download, manifest
 from paddletag.data.splits import describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked
@@ -82,7 +82,7 @@ def train(
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
 
     def changes() -> str:
-        return manifest.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
+        return clip_list.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
 
     run_record.refuse_another_run(exp, run, describe_changes=changes)
     if run_record.is_done(exp, run, name):
@@ -114,7 +114,7 @@ def train(
         "classic": {"features": settings.features, "classifier": settings.classifier, "backbone": config.model.name},
     }
     # The sounds of the fold that is held out too, where they are there: another data set may hold the same clips.
-    manifest.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
+    clip_list.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
     model_folder.save_arrays(exp, model.to_arrays(), front_end, meta)
     write_card(exp)
     log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, seconds)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from paddletag.data import arrow_files, manifest
+from paddletag.data import arrow_files, clip_list, manifest
 from paddletag.data.arrow_files import Made
 from paddletag.data.clips import Clips, Columns, Texts
 from paddletag.data.splits import split_of
@@ -41,6 +41,7 @@ def open_clips(data: File) -> tuple[Clips, list[str]]:
     columns = Columns(
         lines=arrow_files.texts(batch["line"]),
         ids=arrow_files.texts(batch["id"]),
+        listed=arrow_files.texts(batch["listed"]),
         label_offsets=arrow_files.numbers(lists.offsets),
         label_codes=arrow_files.numbers(lists.values),
         split_codes=arrow_files.numbers(batch["split"]),
@@ -58,7 +59,7 @@ def _columns_of(data: Path, labels: list[str]) -> Made:
     rejected = {row["id"] for row in manifest.read_rejected(data)}
     index = {name: code for code, name in enumerate(labels)}
     splits: dict[int | str, int] = {}
-    lines, ids, rows = _TextsWriter(), _TextsWriter(), _TextsWriter()
+    lines, ids, listed, rows = (_TextsWriter() for _ in range(4))
     label_offsets, label_codes, split_codes = array.array("i", [0]), array.array("i"), array.array("i")
     for line, record in _records(path):
         try:
@@ -70,13 +71,15 @@ def _columns_of(data: Path, labels: list[str]) -> Made:
             raise UserError(f"{path}: {_fault(record, index, error)}: {manifest.PREPARE}") from None
         lines.add(line)
         ids.add(clip_id.encode())
+        listed.add(clip_list.listed_row(record).encode())
         rows.add(manifest.digest_row(record).encode())
         label_offsets.append(len(label_codes))
         split_codes.append(splits.setdefault(split, len(splits)))
     id_column = ids.column()
     by_id = pc.sort_indices(id_column).cast(pa.int32())
     lists = pa.ListArray.from_arrays(_int32(label_offsets), _int32(label_codes))
-    columns = {"line": lines.column(), "id": id_column, "labels": lists, "split": _int32(split_codes), "by_id": by_id}
+    columns = {"line": lines.column(), "id": id_column, "listed": listed.column()}
+    columns |= {"labels": lists, "split": _int32(split_codes), "by_id": by_id}
     about = {"splits": list(splits), "digest": manifest.digest_of_rows(_in_order(rows.column()))}
     return pa.RecordBatch.from_pydict(columns), about
 

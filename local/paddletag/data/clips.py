@@ -52,6 +52,7 @@ class Columns:
 
     lines: Texts  # the manifest's lines
     ids: Texts
+    listed: Texts  # `clip_list.listed_row` of each: what a model's list of clips says
     label_offsets: np.ndarray  # int [N + 1]: of each clip's labels in `label_codes`
     label_codes: np.ndarray  # int32: places in `labels`
     split_codes: np.ndarray  # int32 [N]: places in `splits`

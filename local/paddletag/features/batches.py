@@ -5,7 +5,7 @@ Order and augmentation are functions of (seed, epoch, position), so that a resum
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import paddle
@@ -18,11 +18,13 @@ from paddletag.features.augment import augment, crop, mixup
 from paddletag.features.clip_features import window_starts
 from paddletag.features.frontend import FrontEnd
 from paddletag.features.online import OnlineFeatures
-from paddletag.features.orders import balanced_order
+from paddletag.features.orders import balanced_order, buffered_order, parts_of, shard_stream
+from paddletag.features.read_ahead import ReadAhead
 from paddletag.type_aliases import Record
 
 if TYPE_CHECKING:
     from paddletag.features.feature_source import FeatureSource  # it brings pyarrow, which tagging does not need
+    from paddletag.features.shards import Features
 
 Key = TypeVar("Key")  # what names a clip
 
@@ -44,8 +46,9 @@ class TrainBatches:
     """One epoch of training batches of one rank, as a sequence.
 
     Item k is (log-mel [B, T, M] in the type of the features, targets float32 [B, C]), of forward pass k of this rank.
-    The clips are ordered by (seed, epoch). A step has `train.batch_size` of them, dealt out to its `train.accumulate`
-    passes, and in each of them to the ranks. The last clips, which do not fill a step, are left to another epoch.
+    The clips are ordered by (seed, epoch); with train.shuffle buffer, by the shards that they lie in too. A step has
+    `train.batch_size` of them, dealt out to its `train.accumulate` passes, and in each of them to the ranks. The last
+    clips, which do not fill a step, are left to another epoch.
 
     features: log-mels by clip id, or in their place a mapping of embeddings. frames: the length T of an item. UserError
     where a step does not divide into passes and ranks.
@@ -71,6 +74,7 @@ class TrainBatches:
         self.rank, self.ranks = rank, ranks
         self.dtype = getattr(features, "dtype", np.float32)  # float16 log-mels are half as much to move
         self.ids, self.label_lists = ids_of(records), labels_of(records, labels)
+        self.ahead: ReadAhead | None = None
         self.order = self._order(config.train)
 
     def _order(self, settings: CfgNode) -> np.ndarray:
@@ -78,6 +82,13 @@ class TrainBatches:
         generator = generator_for("order", self.seed, self.epoch)
         if settings.sampler == "balanced":
             return balanced_order(self.records, generator)
+        if settings.shuffle == "buffer":
+            features = cast("Features", self.features)  # stored ones, as the config's checks have seen to
+            shards = features.shards_of(self.records)
+            stream = shard_stream(shards, generator)
+            own = shards[parts_of(stream, self.ranks)[self.rank]]
+            self.ahead = ReadAhead(own, settings.shuffle_buffer, features.read_ahead)
+            return buffered_order(stream, settings.shuffle_buffer, generator, self.ranks, self.size)
         return generator.permutation(len(self.records))
 
     def __len__(self) -> int:
@@ -88,6 +99,8 @@ class TrainBatches:
         """(log-mel [B, T, M], targets float32 [B, C]) of forward pass k. AudioError as the features."""
         first = (k * self.ranks + self.rank) * self.size
         positions = range(first, first + self.size)
+        if self.ahead:
+            self.ahead.reach(k * self.size, (k + 1) * self.size)
         batch = np.stack([self._clip(position) for position in positions])
         targets = self.label_lists.multi_hot(self.order[first : first + self.size], len(self.labels))
         if self.settings.mixup:

@@ -8,6 +8,8 @@ import numpy as np
 from paddletag.data.clips import labels_of
 from paddletag.type_aliases import Record
 
+BLOCK = 1 << 16  # rows that are Python objects at a time
+
 
 def balanced_order(records: Sequence[Record], generator: np.random.Generator) -> np.ndarray:
     """The order of an epoch in which all labels have their turns: int [N], rows of `records` that may recur.
@@ -29,34 +31,48 @@ def balanced_order(records: Sequence[Record], generator: np.random.Generator) ->
     return order
 
 
-def buffered_order(
-    shards: np.ndarray, size: int, generator: np.random.Generator, ranks: int = 1, clips_per_pass: int = 1
-) -> np.ndarray:
-    """The order of an epoch that reads whole shards, one after another, and shuffles them in a buffer: int [M].
+def shard_stream(shards: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The rows shard after shard, the shards shuffled: int [N].
 
-    shards: the shard of each row, int [N]; rows of a shard are in the order in which they lie there. size: clips of the
-    buffer. The shards are shuffled; each of the `ranks` has an equal part of what follows one another then, and takes
-    every clip from a buffer of its own, at random, which the next clip of its part fills again. Position p belongs to
-    the pass p // clips_per_pass, which are dealt out to the ranks in turn. Fewer clips than there are ranks are left
-    out, those that make the parts unequal.
+    shards: the shard of each row, int [N]. Rows of a shard stay in their order.
     """
     numbers = np.unique(shards)
-    turn = np.empty(numbers[-1] + 1 if len(numbers) else 0, int)
+    turn = np.zeros(numbers.max(initial=-1) + 1, int)
     turn[generator.permutation(numbers)] = np.arange(len(numbers))
-    stream = np.argsort(turn[shards], kind="stable")
+    return np.argsort(turn[shards], kind="stable")
+
+
+def parts_of(stream: np.ndarray, ranks: int) -> np.ndarray:
+    """The equal parts of a stream, one for each rank: [ranks, N // ranks]. What is left of it at the end is in none."""
     length = len(stream) // ranks
-    parts = [_through_buffer(part, size, generator) for part in stream[: length * ranks].reshape(ranks, length)]
-    whole = length // clips_per_pass * clips_per_pass
+    return stream[: length * ranks].reshape(ranks, length)
+
+
+def buffered_order(
+    stream: np.ndarray, size: int, generator: np.random.Generator, ranks: int = 1, clips_per_pass: int = 1
+) -> np.ndarray:
+    """The order of an epoch that takes the rows of a stream, int [N], through a buffer that shuffles them: int [M].
+
+    Each rank has its part of the stream (`parts_of`) and a buffer of `size` rows. It takes a row of the buffer at
+    random, whose place gets the next row of the stream. Position p of the order belongs to the pass
+    p // clips_per_pass, and the passes are dealt out to the ranks in turn.
+    """
+    parts = [through_buffer(part, size, generator) for part in parts_of(stream, ranks)]
+    whole = len(parts[0]) // clips_per_pass * clips_per_pass
     dealt = np.stack([part[:whole].reshape(-1, clips_per_pass) for part in parts], axis=1)
     return np.concatenate([dealt.ravel(), *(part[whole:] for part in parts)])
 
 
-def _through_buffer(stream: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """`stream`, int [N], as it comes out of a buffer of so many places."""
+def through_buffer(stream: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """The rows of `stream`, int [N], as they come out of a buffer of `size` rows."""
     size = min(size, len(stream))
-    filled, rest = stream[:size].tolist(), stream[size:].tolist()
-    out = []
-    for place, row in zip(generator.integers(size, size=len(rest)).tolist() if rest else (), rest, strict=True):
-        out.append(filled[place])
-        filled[place] = row
-    return np.array(out + generator.permutation(np.array(filled, int)).tolist(), int)
+    buffer, out = stream[:size].tolist(), np.empty_like(stream)
+    for first in range(size, len(stream), BLOCK):
+        block = stream[first : first + BLOCK].tolist()
+        for number, (place, row) in enumerate(
+            zip(generator.integers(size, size=len(block)).tolist(), block, strict=True)
+        ):
+            out[first - size + number] = buffer[place]
+            buffer[place] = row
+    out[len(stream) - size :] = generator.permutation(np.array(buffer, stream.dtype))
+    return out

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from paddletag.type_aliases import File, Record
 TOO_LARGE = ": does not fit into memory"
 BLOCK = 1 << 16  # clips that are Python objects at a time
 BATCH_BYTES = 4 << 20  # rows are written in batches of about this size
+AHEAD = 128 << 10  # bytes that are asked for at once: of more, Linux takes the first part alone
 MOST_OPEN = 256  # shards that a process keeps open: many systems allow 1024 files
 
 Clips = list[tuple[Record, str]]  # each with the fingerprint of its sound
@@ -109,6 +111,23 @@ class Features:
         _, offsets, log_mels = batch["log_mel"].buffers()  # (a scalar of this column would be a copy)
         begin, end = np.frombuffer(offsets, np.int32)[row : row + 2]
         return np.frombuffer(log_mels, np.float16, (end - begin) // 2, begin).reshape(-1, self.n_mels)
+
+    def shards_of(self, records: Sequence[Record]) -> np.ndarray:
+        """The numbers of the shards in which the clips of `records` lie, which all have features: int32 [N]."""
+        return self.index.shards[self.index.rows_of(records)]
+
+    def read_ahead(self, shard: int) -> None:
+        """Ask the system to read a whole shard into its cache, from begin to end, without waiting for it."""
+        if not hasattr(os, "posix_fadvise"):  # not on all systems: then clips are read when they are used
+            return
+        name, size, _ = self.index.files[shard]
+        with contextlib.suppress(OSError):  # reading it will say what is wrong
+            handle = os.open(self.folder / name, os.O_RDONLY)
+            try:
+                for begin in range(0, size, AHEAD):
+                    os.posix_fadvise(handle, begin, AHEAD, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
 
     def _shard(self, shard: int) -> pa.RecordBatchFileReader:
         """A shard, opened now where it is not open. UserError for one that was made again since the index was."""
