@@ -7,6 +7,7 @@ what the manifest says to the last digit, and what training looks up for all cli
 import array
 import json
 import mmap
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,11 +68,11 @@ def _columns_of(data: Path, labels: list[str]) -> Made:
             if clip_id in rejected:
                 continue
             label_codes.extend([index[name] for name in names])
-        except (KeyError, TypeError) as error:
+            ids.add(clip_id.encode())
+            listed.add(clip_list.listed_row(record).encode())
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: {_fault(record, index, error)}: {manifest.PREPARE}") from None
         lines.add(line)
-        ids.add(clip_id.encode())
-        listed.add(clip_list.listed_row(record).encode())
         rows.add(manifest.digest_row(record).encode())
         label_offsets.append(len(label_codes))
         split_codes.append(splits.setdefault(split, len(splits)))
@@ -89,6 +90,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, Record]]:
     if not path.stat().st_size:
         return
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place, shown = 0, 0
         with progress(total=len(content), desc=path.name, unit="B", unit_scale=True) as bar:
             for line in iter(content.readline, b""):
                 try:
@@ -96,7 +98,10 @@ def _records(path: Path) -> Iterator[tuple[bytes, Record]]:
                 except ValueError as error:
                     raise manifest.not_json_lines(path, error) from None
                 yield line, record
-                bar.update(len(line))
+                place += len(line)
+                if place - shown > 1 << 20:
+                    bar.update(place - shown)
+                    shown = place
 
 
 def _fault(record: object, index: dict[str, int], error: Exception) -> str:
@@ -105,7 +110,7 @@ def _fault(record: object, index: dict[str, int], error: Exception) -> str:
         unknown = [name for name in record["labels"] if not isinstance(name, str) or name not in index]
         if unknown:
             return f"{record['id']}: its label {unknown[0]!r} is not in {manifest.LABELS}"
-    return f"a line is no record of a clip ({error!r} is missing or wrong)"
+    return f"a line is no record of a clip ({type(error).__name__}: {error})"
 
 
 def _in_order(column: pa.Array) -> Iterator[bytes]:
@@ -121,14 +126,18 @@ def _int32(values: "array.array[int]") -> pa.Array:
 
 
 class _TextsWriter:
-    """Texts that become a column of large_string: kept as bytes, which take a third of what Python's texts do."""
+    """Texts that become a column of large_string. They go through a file without a name, not through memory."""
 
     def __init__(self) -> None:
-        self.content, self.offsets = bytearray(), array.array("q", [0])
+        self.file, self.offsets = tempfile.TemporaryFile(), array.array("q", [0])
 
     def add(self, text: bytes) -> None:
-        self.content += text
-        self.offsets.append(len(self.content))
+        self.file.write(text)
+        self.offsets.append(self.offsets[-1] + len(text))
 
     def column(self) -> pa.Array:
-        return arrow_files.text_column(Texts(np.frombuffer(self.offsets, np.int64), memoryview(self.content)))
+        self.file.flush()
+        size = self.offsets[-1]
+        content = mmap.mmap(self.file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+        self.file.close()
+        return arrow_files.text_column(Texts(np.frombuffer(self.offsets, np.int64), memoryview(content)))
