@@ -81,6 +81,8 @@ _C.train.loss = "cross_entropy"  # cross_entropy | binary: each class by itself;
 _C.train.label_smoothing = 0.0
 _C.train.class_weights = "none"  # none | balanced: rare classes weigh more in the loss
 _C.train.sampler = "shuffle"  # shuffle | balanced: every class is drawn equally often
+_C.train.shuffle = "global"  # global: any clip may follow any | buffer: whole shards one by one, for network disks
+_C.train.shuffle_buffer = 10000  # clips per process that train.shuffle buffer draws the next one from
 _C.train.clip_norm = 0.0  # largest norm of the gradient; 0: any
 _C.train.frozen_epochs = 0  # first epochs, in which the head alone is trained
 _C.train.ema = 0.0  # decay per step of a moving average of the weights, which becomes the model; 0: off
@@ -111,6 +113,7 @@ CHOICES = {
     "train.schedule": ("cosine", "linear", "exponential"),
     "train.class_weights": ("none", "balanced"),
     "train.sampler": ("shuffle", "balanced"),
+    "train.shuffle": ("global", "buffer"),
     "train.amp": ("O0", "O1"),
     "train.amp_dtype": ("bfloat16", "float16"),
     "train.select": ("last", "best"),
@@ -119,7 +122,7 @@ CHOICES = {
 }
 POSITIVE = (
     "data.clip_seconds", "features.shard_size", "train.epochs", "train.batch_size", "train.lr", "train.log_freq",
-    "train.accumulate", "train.max_bad_steps", "train.layer_decay", "evaluate.batch_size",
+    "train.accumulate", "train.max_bad_steps", "train.shuffle_buffer", "train.layer_decay", "evaluate.batch_size",
 )  # fmt: skip
 AT_MOST = {
     "data.clip_seconds": LONGEST, "augment.roll": LONGEST, "augment.gain": 100, "augment.wavmix_snr": 100,
@@ -302,5 +305,20 @@ def _check(config: CfgNode, path: File) -> None:
     for key in ("train.label_smoothing", "train.ema", "train.validation"):
         if get(key) >= 1:
             raise UserError(f"{path}: {key} must be below 1, not {get(key)}")
+    if get("train.shuffle") == "buffer":
+        _check_buffer(config, path)
     if config.augment.wavmix and not config.features.online:
         raise UserError(f"{path}: augment.wavmix mixes sounds, not stored features: set features.online true")
+
+
+def _check_buffer(config: CfgNode, path: File) -> None:
+    """UserError for settings with which train.shuffle buffer would do nothing, or not what it says."""
+    clash = ""
+    if config.features.online:
+        clash = "features.online true has no shards to read one by one"
+    elif config.train.sampler == "balanced":
+        clash = "train.sampler balanced draws from all clips"
+    elif config.model["freeze"] == "all":
+        clash = "model.freeze all keeps what it trains on in memory"
+    if clash:
+        raise UserError(f"{path}: train.shuffle buffer: {clash}: set train.shuffle global")

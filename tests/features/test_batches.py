@@ -15,7 +15,6 @@ from paddletag.data import audio
 from paddletag.features import frontend
 from paddletag.features.batches import (
     TrainBatches,
-    balanced_order,
     generator_for,
     load_batches,
     multi_hot,
@@ -23,6 +22,7 @@ from paddletag.features.batches import (
     window_batches,
 )
 from paddletag.features.clip_features import window_starts
+from paddletag.features.orders import balanced_order
 from paddletag.runtime import UserError
 from prepared import LABELS, prepare
 

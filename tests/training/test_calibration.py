@@ -12,7 +12,7 @@ import sklearn.metrics
 from paddletag import runtime
 from paddletag.commands import calibrate as calibrate_command
 from paddletag.commands import listen
-from paddletag.data import manifest
+from paddletag.data import clip_list, manifest
 from paddletag.data.splits import hold_out, validation_part
 from paddletag.features import frontend, shards
 from paddletag.files import read_json, write_json
@@ -250,7 +250,7 @@ def test_clips_of_an_older_model_are_known_by_their_names(model, data, tmp_path)
     other = tmp_path / "new"
     prepare(other, clips=9, seconds=0.29)
     records, _ = manifest.read(data)
-    manifest.write_clip_list(model / "clips.jsonl.gz", records, {})
+    clip_list.write_clip_list(model / "clips.jsonl.gz", records, [None] * len(records))
     line = refusal("calibrate", "--model", model, "--data", other)
     assert "16" in line and "fold 1" in line
     (model / "clips.jsonl.gz").unlink()
@@ -280,13 +280,13 @@ def test_copies_in_another_encoding_are_known_by_their_files(tmp_path):
         {"id": str(n), "audio": f"/a/{name}", "labels": ["x"], "fold": n}
         for n, name in enumerate(("1-100032-A-0.wav", "clip_0001.wav", "dog.wav"))
     ]
-    manifest.write_clip_list(tmp_path / "clips", kept, {"0": "a sound", "1": "another", "2": "a third"})
-    known = manifest.read_clip_list(tmp_path / "clips")
+    clip_list.write_clip_list(tmp_path / "clips", kept, ["a sound", "another", "a third"])
+    known = clip_list.read_clip_list(tmp_path / "clips")
     new = [{**clip, "audio": clip["audio"].replace("/a/", "/b/").replace("wav", "ogg")} for clip in kept]
     sounds = {"0": "a sound, encoded", "1": "new", "2": "new too"}
-    assert manifest.same_clips(known, new, sounds) == [("b/1-100032-A-0.ogg", 0)]
+    assert clip_list.same_clips(known, new, sounds) == [("b/1-100032-A-0.ogg", 0)]
     later = [{**new[0], "start": 1.0, "end": 2.0}]
-    assert manifest.same_clips(known, later, sounds) == []
+    assert clip_list.same_clips(known, later, sounds) == []
 
 
 def test_what_cannot_be_calibrated_is_refused(model, data, tmp_path):

@@ -776,3 +776,35 @@ def test_checkpoints_within_an_epoch_do_not_flatter_the_throughput(data, tmp_pat
     (row,) = history(tmp_path)
     seconds = model_folder.read_meta(tmp_path)["trained"]["seconds"]
     assert row["seconds"] >= 0.8 and seconds == pytest.approx(row["seconds"], abs=0.3)
+
+
+def test_shards_through_a_buffer_go_on_in_the_same_bits(tmp_path):
+    """With shards of 4 clips and a buffer of 6, killed in the middle of epochs; and it is not the global order."""
+    prepare(tmp_path / "data")
+    settings(tmp_path / "data")
+    records, _ = manifest.read(tmp_path / "data")
+    for path in (tmp_path / "data" / "features").rglob("*.arrow"):
+        path.unlink()
+    shards.extract(tmp_path / "data", records, frontend.MN, 0.3, 4, 0, 1)
+    opts = ("features.shard_size", "4", "train.shuffle", "buffer", "train.shuffle_buffer", "6", "train.save_steps", "1")
+    opts = (*opts, "train.epochs", "8")
+    whole, _ = train(tmp_path / "data", tmp_path / "whole", *opts)
+    command = [sys.executable, LOCAL / "train.py", *arguments(tmp_path / "data", tmp_path / "killed", *opts)]
+    assert killed_until_done([str(word) for word in command], tmp_path / "killed", 2, seed=1) == 2
+    assert same(weights(tmp_path / "killed"), whole)
+    otherwise, _ = train(tmp_path / "data", tmp_path / "global", *opts, "train.shuffle", "global")
+    assert not same(otherwise, whole)
+
+
+@pytest.mark.parametrize(
+    "opts, word",
+    [
+        (("features.online", "true"), "features.online"),
+        (("train.sampler", "balanced"), "train.sampler"),
+        (("model.freeze", "all"), "model.freeze"),
+        (("train.shuffle_buffer", "0"), "train.shuffle_buffer"),
+    ],
+)
+def test_a_buffer_that_would_do_nothing_is_refused(data, tmp_path, opts, word):
+    line = refusal("train", *arguments(data, tmp_path / "exp", "train.shuffle", "buffer", *opts))
+    assert word in line and not (tmp_path / "exp").exists()

@@ -6,6 +6,7 @@ model's folder, as calibration.json, and used by `paddletag tag` and all that fo
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from paddletag import runtime
 from paddletag.commands.evaluate import mean_scores, model_features
 from paddletag.commands.options import Parser
 from paddletag.commands.train import divide
-from paddletag.data import manifest
+from paddletag.data import clip_list, manifest
+from paddletag.data.clips import ids_of
 from paddletag.data.splits import describe_split, records_of, stratified_folds, units_of
 from paddletag.features.feature_source import FeatureSource
 from paddletag.files import write_json
@@ -35,7 +37,7 @@ class Source(NamedTuple):
     """The clips to calibrate on."""
 
     name: str  # in words
-    records: list[Record]
+    records: Sequence[Record]
     features: FeatureSource
 
 
@@ -80,11 +82,11 @@ def clips_to_calibrate_on(folder: Path, meta: Meta, data: str) -> Source:
     if unknown := [label for label in labels if label not in meta["labels"]]:
         raise UserError(f"{data}: {folder} does not know its label {runtime.show(unknown[0])}: give it clips of others")
     features = model_features(data, meta, clips)
-    kept = manifest.read_clip_list(folder / model_folder.CLIPS)
+    kept = clip_list.read_clip_list(folder / model_folder.CLIPS)
     if kept is None:
         what = "no list of the clips that the model was made from: nothing tells whether other clips are new to it"
         raise UserError(f"{folder / model_folder.CLIPS}: {what}: train it again (stage 2)")
-    met = manifest.same_clips(kept, clips, features.sounds(clips))
+    met = clip_list.same_clips(kept, clips, dict(zip(ids_of(clips), features.sounds(clips), strict=True)))
     tested = [name for name, split in met if split == run["fold"]]
     if met:
         what = f"held out for testing ({describe_split(run['fold'])})" if tested else "used in training it"
@@ -95,7 +97,7 @@ def clips_to_calibrate_on(folder: Path, meta: Meta, data: str) -> Source:
     return Source(data, clips, features)
 
 
-def set_aside(folder: Path, meta: Meta, clips: list[Record]) -> tuple[str, list[Record]]:
+def set_aside(folder: Path, meta: Meta, clips: Sequence[Record]) -> tuple[str, Sequence[Record]]:
     """(their name, the clips of the model's own data set that its training left out to validate on).
 
     UserError where it left out none.

@@ -5,6 +5,7 @@ of it in a browser, with the sound of the mistakes. With --tta 5 they are metric
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser
-from paddletag.data import manifest
+from paddletag.data import clip_list, manifest
 from paddletag.data.splits import crossing_groups, describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import FeatureSource, open_features
 from paddletag.files import atomic, read_json, write_json, write_text
@@ -100,7 +101,7 @@ def arguments() -> argparse.Namespace:
 
 
 def mean_scores(
-    folders: list[Path], metas: list[Meta], members: list[FeatureSource], records: list[Record], tta: int = 1
+    folders: list[Path], metas: list[Meta], members: list[FeatureSource], records: Sequence[Record], tta: int = 1
 ) -> np.ndarray:
     """The models' mean scores of the records, without calibration: float32 [N, C].
 
@@ -126,7 +127,7 @@ def write(
     scores: np.ndarray,
     folders: list[Path],
     meta: Meta,
-    records: list[Record],
+    records: Sequence[Record],
 ) -> None:
     """Measure the scores, and write `files` of them: metrics, scores, page, pictures.
 
@@ -164,7 +165,9 @@ def write(
     log.log(EVAL, "%s; wrote %s and %s", result, metrics_file, report_file.name)
 
 
-def check_model(folder: Path, meta: Meta, fold: int | str, data: str, clips: list[Record], labels: list[str]) -> None:
+def check_model(
+    folder: Path, meta: Meta, fold: int | str, data: str, clips: Sequence[Record], labels: list[str]
+) -> None:
     """UserError for a model that was not made for these clips, or has met those of the fold."""
     if fold != meta["run"]["fold"]:
         why = "was trained on it" if isinstance(fold, int) else "does not hold it out"
@@ -173,7 +176,7 @@ def check_model(folder: Path, meta: Meta, fold: int | str, data: str, clips: lis
         raise UserError(f"{data}: its labels are not those that {folder} was trained with")
     if manifest.digest(clips) != meta["run"]["data"]:
         raise UserError(
-            f"{data}: is not what {folder} was trained with: {manifest.changes(folder / model_folder.CLIPS, clips)}:"
+            f"{data}: is not what {folder} was trained with: {clip_list.changes(folder / model_folder.CLIPS, clips)}:"
             " a model is tested on the data set that it was trained with: train again (stage 2), with another --exp"
         )
 
@@ -191,7 +194,7 @@ def refuse_folder_of_others(output: Path, identity: dict[str, Any]) -> None:
             raise UserError(f"{file}: is of other models or another fold: choose another --output_dir")
 
 
-def model_features(data: str, meta: Meta, records: list[Record]) -> FeatureSource:
+def model_features(data: str, meta: Meta, records: Sequence[Record]) -> FeatureSource:
     """The features of `records` that the model with this meta data takes."""
     online = meta["run"]["config"]["features"]["online"]
     return open_features(data, model_folder.saved_front_end(meta), meta["clip_seconds"], records, online)

@@ -3,7 +3,7 @@
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, refuse
-from paddletag.data import manifest
+from paddletag.data import clip_table, manifest
 from paddletag.features import shards
 from paddletag.files import locked
 from paddletag.models import registry
@@ -37,6 +37,8 @@ def main() -> None:
     log.info("log-mels of %d clips: making those that %s does not hold yet", len(records), folder)
     with locked(folder, owner=distributed.launch_name()):
         _, counts = shards.extract(args.data, records, front_end, *settings, workers, rank, ranks)
+    if ranks == 1:  # else other ranks may still be at work, and training makes it
+        shards.open_shards(args.data, front_end, config.data.clip_seconds, clip_table.open_clips(args.data)[0])
     if counts["rejected"]:
         log.warning("%d clips cannot be used: see %s/%s", counts["rejected"], args.data, manifest.REJECTED)
     if counts["made"]:

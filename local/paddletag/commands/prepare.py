@@ -99,10 +99,7 @@ def sources_digest(config: CfgNode, records: list[Record], labels: list[str]) ->
         key: value for key, value in configs.to_dict(config.data).items() if f"data.{key}" not in configs.FOR_CARDS
     }
     digest = hashlib.sha256(json.dumps([config.task, settings, labels]).encode())
-    for record in records:
-        try:
-            source = manifest.fingerprint(record)
-        except OSError:  # it is not there, or may not be looked at: the check of its header will say so
-            source = ""
-        digest.update(json.dumps([record, source]).encode())
+    pairs = manifest.fingerprints(records, missing="")  # of a missing file, the check of its header will say so
+    for pair in runtime.progress(pairs, total=len(records), desc="files", unit="clip"):
+        digest.update(json.dumps(pair).encode())
     return digest.hexdigest()

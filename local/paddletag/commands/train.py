@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from yacs.config import CfgNode
 from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
-from paddletag.data import download, manifest
+from paddletag.data import clip_list, download, manifest
+from paddletag.data.clip_table import open_clips
+from paddletag.data.clips import joined
 from paddletag.data.splits import describe_split, hold_out, parse_fold, records_of, validation_part
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked, write_json
@@ -39,7 +42,7 @@ def main() -> None:
     if (kind := config.classic.classifier) != "none":
         raise UserError(f"classic.classifier {kind}: no network, but a classic baseline: train_classic.py trains it")
     exp, rank = Path(args.exp), distributed.rank()
-    clips, labels = manifest.read(args.data)
+    clips, labels = open_clips(args.data)
     records, validation = divide(clips, args.fold, config)
     refuse_settings_that_need_a_gpu(config, args.device)
     configs.clips_per_pass(config.train, distributed.world_size())
@@ -53,10 +56,10 @@ def main() -> None:
 def train(
     args: argparse.Namespace,
     config: CfgNode,
-    clips: list[Record],
+    clips: Sequence[Record],
     labels: list[str],
-    records: list[Record],
-    validation: list[Record],
+    records: Sequence[Record],
+    validation: Sequence[Record],
 ) -> None:
     """Train on `records` what the folder --exp does not hold yet.
 
@@ -64,21 +67,23 @@ def train(
     """
     exp, rank, ranks = Path(args.exp), distributed.rank(), distributed.world_size()
     front_end = registry.front_end(config)
-    used = [*records, *validation]
+    used = joined(records, validation)
     features = open_features(args.data, front_end, config.data.clip_seconds, used, config.features.online)
-    weights_file, fault = find_weights(config, args.fold, manifest.digest(clips))
+    digest = manifest.digest(clips)
+    weights_file, fault = find_weights(config, args.fold, digest)
     run = {
         "config": configs.to_dict(config),
-        "data": manifest.digest(clips),
+        "data": digest,
         "sound": features.digest(used),
         "weights": None if fault else download.checksum(weights_file) if weights_file else "none",
         "fold": args.fold,
         "processes": ranks,
         "batch": "step",  # train.batch_size counts the clips of a step
     }
-    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
-    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
-    changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
+
+    def changes() -> str:
+        return clip_list.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
+
     run_record.refuse_another_run(exp, run, args.extend, changes)
     if run_record.is_done(exp, run, f"trained for {config.train.epochs} epochs", args.extend):
         return
@@ -98,7 +103,8 @@ def train(
         f", {len(validation)} clips to validate on" if validation else "",
     )
     if rank == 0:
-        manifest.write_clip_list(exp / model_folder.CLIPS, clips, sounds)
+        # The sounds of the fold that is held out too, where they are there: another data set may hold the same clips.
+        clip_list.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
         write_json(exp / "checkpoints" / "run.json", run)
     draw = partial(draw_learning_curve, exp)
     trained = loop.train(model, config, records, labels, features, exp, validation, draw)
@@ -154,7 +160,7 @@ def draw_learning_curve(exp: Path, rows: list[dict[str, Any]]) -> None:
     figures.save(figures.learning_curve(rows), exp / "learning_curve.png")
 
 
-def divide(clips: list[Record], fold: int | str, config: CfgNode) -> tuple[list[Record], list[Record]]:
+def divide(clips: Sequence[Record], fold: int | str, config: CfgNode) -> tuple[Sequence[Record], Sequence[Record]]:
     """(clips to train on, clips to validate on): the split valid, or else the share `train.validation` of the former.
 
     UserError for both, and for neither where train.select needs one.

@@ -5,7 +5,7 @@ One process on the CPU fits it, to the windows that evaluation would cut the tra
 
 import argparse
 import time
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -14,7 +14,7 @@ from paddletag import config as configs
 from paddletag import runtime
 from paddletag.commands.options import Parser, add_flag
 from paddletag.commands.train import describe_trained_model
-from paddletag.data import download, manifest
+from paddletag.data import clip_list, download, manifest
 from paddletag.data.splits import describe_split, hold_out, parse_fold
 from paddletag.features.feature_source import open_features
 from paddletag.files import locked
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def train(
-    args: argparse.Namespace, config: CfgNode, clips: list[Record], labels: list[str], records: list[Record]
+    args: argparse.Namespace, config: CfgNode, clips: Sequence[Record], labels: list[str], records: Sequence[Record]
 ) -> None:
     """Fit to `records` what the folder --exp does not hold yet."""
     exp, fold, settings = Path(args.exp), args.fold, config.classic
@@ -80,9 +80,10 @@ def train(
         "batch": "step",
     }
     name = f"{settings.classifier} on {'mfcc' if settings.features == 'mfcc' else config.model.name}"
-    # Those of the fold that is held out too, where they are there: another data set may hold the same clips.
-    sounds = features.sounds([clip for clip in clips if clip["id"] in features])
-    changes = partial(manifest.changes, exp / model_folder.CLIPS, clips, sounds)
+
+    def changes() -> str:
+        return clip_list.changes(exp / model_folder.CLIPS, clips, features.sounds(clips))
+
     run_record.refuse_another_run(exp, run, describe_changes=changes)
     if run_record.is_done(exp, run, name):
         return
@@ -112,7 +113,8 @@ def train(
         "backbone": name,
         "classic": {"features": settings.features, "classifier": settings.classifier, "backbone": config.model.name},
     }
-    manifest.write_clip_list(exp / model_folder.CLIPS, clips, sounds)
+    # The sounds of the fold that is held out too, where they are there: another data set may hold the same clips.
+    clip_list.write_clip_list(exp / model_folder.CLIPS, clips, features.sounds(clips))
     model_folder.save_arrays(exp, model.to_arrays(), front_end, meta)
     write_card(exp)
     log.info("wrote %s after %.0f s of training", exp / model_folder.MODEL, seconds)

@@ -6,26 +6,26 @@ on: they serve to choose an epoch (train.select) or a setting, and test alone is
 """
 
 import fcntl
-import gzip
 import hashlib
 import json
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from paddletag.data.clips import Clips
 from paddletag.data.splits import describe_split, split_of
-from paddletag.files import atomic, write_text
+from paddletag.files import write_text
 from paddletag.runtime import UserError
 from paddletag.type_aliases import File, Record
 
 NAME = "manifest.jsonl"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
-SHOWN = 5  # groups or clips that a message names
-TELLING = re.compile("[1-9][0-9]{4}")  # in a file's name: two sounds do not have such a number by chance
+THREADS = 16  # that look at files side by side
+TOGETHER = 256  # files that a thread looks at before it says so
 PREPARE = "run stage 0 first (bash run.sh --stage 0 --stop-stage 0)"
 
 
@@ -94,12 +94,17 @@ def write(
     UserError for what `check` refuses, and for an audio file that is missing.
     """
     check(records, labels, listed)
-    for record in records:
-        if not os.path.isfile(record["audio"]):
-            raise UserError(f"{record['audio']}: no such file")
+    with ThreadPoolExecutor(THREADS) as pool:
+        blocks = (records[first : first + TOGETHER] for first in range(0, len(records), TOGETHER))
+        for missing in filter(None, pool.map(_first_missing, blocks)):
+            raise UserError(f"{missing}: no such file")
     _write_lines(Path(data) / REJECTED, rejected)
     write_text(Path(data) / LABELS, "".join(f"{name}\n" for name in labels))
     _write_lines(Path(data) / NAME, records)
+
+
+def _first_missing(records: Sequence[Record]) -> str | None:
+    return next((record["audio"] for record in records if not os.path.isfile(record["audio"])), None)
 
 
 def data_set_name(data: File) -> str:
@@ -113,17 +118,26 @@ def read(data: File, with_rejected: bool = False) -> tuple[list[Record], list[st
 
     UserError for a folder that is not prepared, or whose files cannot be read.
     """
-    data = Path(data)
-    for name in (NAME, LABELS):
-        if not (data / name).exists():
-            raise UserError(f"{data / name}: no such file: {PREPARE}")
-    records = read_lines(data / NAME)
+    refuse_unprepared(data)
+    records = read_lines(Path(data) / NAME)
     rejected = set() if with_rejected else {row["id"] for row in read_rejected(data)}
+    return [record for record in records if record["id"] not in rejected], read_labels(data)
+
+
+def refuse_unprepared(data: File) -> None:
+    """UserError for a folder `data` without a manifest or labels."""
+    for path in (Path(data) / NAME, Path(data) / LABELS):
+        if not path.exists():
+            raise UserError(f"{path}: no such file: {PREPARE}")
+
+
+def read_labels(data: File) -> list[str]:
+    """The labels of the prepared folder `data`. UserError for a damaged file."""
+    data = Path(data)
     try:
-        labels = (data / LABELS).read_text(encoding="utf-8").splitlines()
+        return (data / LABELS).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{data / LABELS}: not UTF-8 text ({error}): remove it, then {PREPARE}") from None
-    return [record for record in records if record["id"] not in rejected], labels
 
 
 def read_rejected(data: File) -> list[Record]:
@@ -163,7 +177,12 @@ def read_lines(path: File) -> list[Any]:
         try:
             return [json.loads(line) for line in file]
         except ValueError as error:
-            raise UserError(f"{path}: not a file of JSON lines ({error}): remove it, then {PREPARE}") from None
+            raise not_json_lines(path, error) from None
+
+
+def not_json_lines(path: File, error: ValueError) -> UserError:
+    """The error for a file that holds something else than lines of JSON."""
+    return UserError(f"{path}: not a file of JSON lines ({error}): remove it, then {PREPARE}")
 
 
 def _write_lines(path: Path, rows: Sequence[Record]) -> None:
@@ -172,106 +191,60 @@ def _write_lines(path: Path, rows: Sequence[Record]) -> None:
 
 def fingerprint(record: Record) -> str:
     """What a clip's features depend on, of its source: path, size, time of change, start, end."""
-    stat = Path(record["audio"]).stat()
+    stat = os.stat(record["audio"])
     return json.dumps([record["audio"], stat.st_size, stat.st_mtime_ns, record.get("start", 0), record.get("end")])
+
+
+def fingerprints(records: Sequence[Record], missing: str | None = None) -> Iterator[tuple[Record, str]]:
+    """Each of `records` with its fingerprint: many files are looked at side by side, for a network's disks are slow.
+
+    missing: what stands for a file that is not there, or may not be looked at; with None it is an OSError.
+    """
+
+    def look(first: int) -> list[tuple[Record, str]]:
+        return [(record, fingerprint_or(record, missing)) for record in records[first : first + TOGETHER]]
+
+    firsts = range(0, len(records), TOGETHER)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for begin in range(0, len(firsts), 4 * THREADS):  # millions of waiting calls would take gigabytes
+            for pairs in pool.map(look, firsts[begin : begin + 4 * THREADS]):
+                yield from pairs
+
+
+def fingerprint_or(record: Record, missing: str | None) -> str:
+    """The fingerprint of a clip, or `missing` (if it is a text) where its file cannot be looked at."""
+    try:
+        return fingerprint(record)
+    except OSError:
+        if missing is None:
+            raise
+        return missing
 
 
 def digest(records: Sequence[Record]) -> str:
     """A short name of a list of clips with their labels and folds: a model remembers what it was trained on."""
-    rows = sorted(json.dumps([r["id"], r["labels"], split_of(r)]) for r in records)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+    if isinstance(records, Clips) and records.digest:
+        return records.digest
+    return digest_of_rows(sorted(digest_row(record).encode() for record in records))
 
 
-def write_clip_list(path: File, records: Sequence[Record], sounds: dict[str, str]) -> None:
-    """Keep what a model is made from: a line of JSON for each clip, compressed.
-
-    sounds: {id: what tells this sound from another}, for the clips that are trained or validated on, and others where
-    it is known.
-    """
-    rows = ([r["id"], short_name(r), split_of(r), r["labels"], sounds.get(r["id"])] for r in records)
-    with atomic(path) as temporary, open(temporary, "wb") as raw:
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:  # no name and time: equal lists are equal bytes
-            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+def digest_row(record: Record) -> str:
+    """What `digest` looks at of a clip, as one line of ASCII."""
+    return json.dumps([record["id"], record["labels"], split_of(record)])
 
 
-def read_clip_list(path: File) -> dict[str, tuple[Any, ...]] | None:
-    """{id: (short name, fold or split, labels, sound or None)} of the list that `write_clip_list` kept; None where it
-    cannot be read: of a model of before, or in a copy without it."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            return {
-                clip_id: (name, split, labels, sound) for clip_id, name, split, labels, sound in map(json.loads, file)
-            }
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
-        return None
-
-
-def same_clips(
-    kept: dict[str, tuple[Any, ...]], records: Sequence[Record], sounds: dict[str, str]
-) -> list[tuple[str, int | str]]:
-    """[(short name, fold or split there)] of those of `records` that a list of `read_clip_list` has too.
-
-    sounds: of `records`, as `write_clip_list` takes them. Clips are the same that sound alike, or whose files have the
-    same name with a number of 5 digits in it (TELLING), which a copy in another encoding keeps. Where the list has no
-    checksum of the sound, those that have the same short name are too.
-    """
-    rows = [row for row in kept.values() if isinstance(row[0], str) and isinstance(row[1], (int, str))]
-    by_sound = {row[3]: row[1] for row in rows if isinstance(row[3], str)}
-    by_name = {row[0]: row[1] for row in rows if row[3] is None or str(row[3]).startswith("[")}  # [: path and time
-    by_file = {_file_name(row[0]): row[1] for row in rows if TELLING.search(_file_name(row[0]))}
-    found = []
-    for record in records:
-        name, sound = short_name(record), sounds.get(record["id"])
-        split = by_sound.get(sound, by_name.get(name)) if sound is not None else by_name.get(name)
-        split = by_file.get(_file_name(name)) if split is None else split
-        if split is not None:
-            found.append((name, split))
-    return found
-
-
-def changes(path: File, records: Sequence[Record], sounds: dict[str, str] | None = None) -> str:
-    """One line on how `records` differ from the list that `write_clip_list` kept; it names the first few clips.
-
-    Where one of the two lists does not know what a clip sounds like, that is not compared.
-    """
-    before = read_clip_list(path)
-    if before is None:
-        return "its clips, labels, folds or sounds are others now"
-    sounds = sounds or {}
-    now = {r["id"]: (short_name(r), split_of(r), r["labels"], sounds.get(r["id"])) for r in records}
-    lines = [f"+ {now[clip_id][0]}" for clip_id in now if clip_id not in before]
-    lines += [f"- {before[clip_id][0]}" for clip_id in before if clip_id not in now]
-    for clip_id, (name, *new) in now.items():
-        if clip_id in before and (words := _differences(before[clip_id][1:], new)):
-            lines.append(f"{name} ({', '.join(words)})")
-    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return f"{len(now)} clips, trained with {len(before)}: {', '.join(lines[:SHOWN])}{more}"
-
-
-def count_clips(path: File) -> dict[int | str, int]:
-    """{fold or split: its clips} of the list that `write_clip_list` kept; {} where there is none."""
-    return dict(Counter(row[1] for row in (read_clip_list(path) or {}).values()))
-
-
-def _differences(before: Sequence[Any], now: Sequence[Any]) -> list[str]:
-    """What differs between two (split, labels, sound) of a clip, in words."""
-    words = []
-    if before[0] != now[0]:
-        words.append(f"{describe_split(before[0])}, now {describe_split(now[0])}")
-    if before[1] != now[1]:
-        words.append(f"{'; '.join(before[1])}, now {'; '.join(now[1])}")
-    if None not in (before[2], now[2]) and before[2] != now[2]:
-        words.append("another sound")
-    return words
-
-
-def _file_name(name: str) -> str:
-    """The name of a clip's file from its short name: without the folder, and the file's ending."""
-    path, _, start = name.partition(" from ")
-    return Path(path).stem + (f" from {start}" if start else "")
+def digest_of_rows(rows: Iterable[bytes]) -> str:
+    """`digest` of the clips whose sorted rows these are."""
+    digest, between = hashlib.sha256(), b""
+    for row in rows:
+        digest.update(between + row)
+        between = b"\n"
+    return digest.hexdigest()[:16]
 
 
 def short_name(record: Record) -> str:
     """A clip's file with its folder, and where in the file it lies: for people."""
-    name = "/".join(Path(record["audio"]).parts[-2:])
+    name, parts = "/".join(record["audio"].rsplit("/", 2)[-2:]), record["audio"].split("/")
+    if len(parts) < 3 or not all(parts[1:]) or "." in parts:  # paths of other forms: slower
+        name = "/".join(Path(record["audio"]).parts[-2:])
     return f"{name} from {record.get('start', 0)} s" if "start" in record or "end" in record else name

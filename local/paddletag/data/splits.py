@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from paddletag.data.clips import select, splits_of, with_splits
 from paddletag.runtime import UserError, show
 from paddletag.type_aliases import Record
 
@@ -56,28 +57,34 @@ def parse_fold(text: str) -> int | str:
     raise UserError(f"--fold {text}: neither the number of a fold nor, for data with splits, test or valid")
 
 
-def records_of(records: Sequence[Record], split: str) -> list[Record]:
-    """The records of a split; [] where the data has folds."""
-    return [record for record in records if record.get("split") == split]
+def records_of(records: Sequence[Record], split: str) -> Sequence[Record]:
+    """The records of a split; none where the data has folds."""
+    return with_splits(records, {split})
 
 
-def hold_out(records: Sequence[Record], fold: int | str) -> tuple[list[Record], list[Record]]:
+def hold_out(records: Sequence[Record], fold: int | str) -> tuple[Sequence[Record], Sequence[Record]]:
     """(training records, held-out records) for a fold's number, or for test or valid where the data has splits.
 
     UserError for a fold that does not exist. Of data with splits, train alone is trained on, whatever is held out.
     """
-    if records_of(records, "train"):
-        splits = [name for name in ("test", "valid") if records_of(records, name)]
+    codes, names = splits_of(records)
+    occurring = {names[code] for code in np.unique(codes)}
+    if "train" in occurring:
+        splits = [name for name in ("test", "valid") if name in occurring]
         if fold not in splits:
             raise UserError(f"fold {fold}: the data has splits, not folds; to hold out there are: {', '.join(splits)}")
         return records_of(records, "train"), records_of(records, str(fold))
-    folds = sorted({record["fold"] for record in records})
-    if fold not in folds:
-        raise UserError(f"fold {fold}: no such fold in the data; there are: {', '.join(map(str, folds))}")
-    return [r for r in records if r["fold"] != fold], [r for r in records if r["fold"] == fold]
+    if fold not in occurring:
+        folds = ", ".join(map(str, sorted(occurring, key=_numbers_first)))
+        raise UserError(f"fold {fold}: no such fold in the data; there are: {folds}")
+    return with_splits(records, occurring - {fold}), with_splits(records, {fold})
 
 
-def validation_part(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+def _numbers_first(split: int | str | None) -> tuple[bool, int | str]:
+    return (False, split) if isinstance(split, int) else (True, str(split))
+
+
+def validation_part(records: Sequence[Record], share: float, seed: int) -> tuple[Sequence[Record], Sequence[Record]]:
     """(training records, validation records): about `share` of `records` and of every label, drawn by `seed`.
 
     The validation records are some of the parts that `stratified_folds` makes, so that the seed tells apart only groups
@@ -106,7 +113,9 @@ def validation_part(records: Sequence[Record], share: float, seed: int) -> tuple
             f"train.validation: none of the {len(records)} clips can be set aside (with its group): each has a label"
             " that no other one has; set it to 0, or give the labels more clips"
         )
-    return [r for n, r in enumerate(records) if n not in aside], [r for n, r in enumerate(records) if n in aside]
+    is_aside = np.zeros(len(records), bool)
+    is_aside[[*aside]] = True
+    return select(records, np.flatnonzero(~is_aside)), select(records, np.flatnonzero(is_aside))
 
 
 def _fitting_rows(records: Sequence[Record], units: int, share: float, seed: int) -> set[int]:

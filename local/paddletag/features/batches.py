@@ -4,9 +4,8 @@ Order and augmentation are functions of (seed, epoch, position), so that a resum
 """
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import paddle
@@ -14,14 +13,18 @@ from yacs.config import CfgNode
 
 from paddletag import config as configs
 from paddletag import parallel
+from paddletag.data.clips import ids_of, labels_of
 from paddletag.features.augment import augment, crop, mixup
 from paddletag.features.clip_features import window_starts
 from paddletag.features.frontend import FrontEnd
 from paddletag.features.online import OnlineFeatures
+from paddletag.features.orders import balanced_order, buffered_order, parts_of, shard_stream
+from paddletag.features.read_ahead import ReadAhead
 from paddletag.type_aliases import Record
 
 if TYPE_CHECKING:
     from paddletag.features.feature_source import FeatureSource  # it brings pyarrow, which tagging does not need
+    from paddletag.features.shards import Features
 
 Key = TypeVar("Key")  # what names a clip
 
@@ -36,39 +39,16 @@ def generator_for(purpose: str, *key: int) -> np.random.Generator:
 
 def multi_hot(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
     """The labels of `records` as float32 [N, C], 0 or 1."""
-    index = {name: i for i, name in enumerate(labels)}
-    targets = np.zeros((len(records), len(labels)), np.float32)
-    for row, record in enumerate(records):
-        targets[row, [index[name] for name in record["labels"]]] = 1
-    return targets
-
-
-def balanced_order(records: Sequence[Record], generator: np.random.Generator) -> np.ndarray:
-    """The order of an epoch in which all labels have their turns: int [N], rows of `records` that may recur.
-
-    As in PANNs (Kong et al., arXiv 1912.10211): labels come in shuffled rounds, and each gives the next of its clips,
-    which it shuffles anew whenever all of them have had their turn. Clips without a label are not drawn.
-    """
-    rows: dict[str, list[int]] = defaultdict(list)  # of each label
-    for row, record in enumerate(records):
-        for name in record["labels"]:
-            rows[name].append(row)
-    rounds = -(-len(records) // len(rows))
-    turns = generator.permuted(np.tile(np.arange(len(rows)), (rounds, 1)), axis=1).ravel()[: len(records)]
-    order = np.empty(len(records), int)
-    for label, clips in enumerate(rows.values()):
-        places = np.flatnonzero(turns == label)
-        passes = -(-len(places) // len(clips))
-        order[places] = generator.permuted(np.tile(clips, (passes, 1)), axis=1).ravel()[: len(places)]
-    return order
+    return labels_of(records, labels).multi_hot(range(len(records)), len(labels))
 
 
 class TrainBatches:
     """One epoch of training batches of one rank, as a sequence.
 
     Item k is (log-mel [B, T, M] in the type of the features, targets float32 [B, C]), of forward pass k of this rank.
-    The clips are ordered by (seed, epoch). A step has `train.batch_size` of them, dealt out to its `train.accumulate`
-    passes, and in each of them to the ranks. The last clips, which do not fill a step, are left to another epoch.
+    The clips are ordered by (seed, epoch); with train.shuffle buffer, by the shards that they lie in too. A step has
+    `train.batch_size` of them, dealt out to its `train.accumulate` passes, and in each of them to the ranks. The last
+    clips, which do not fill a step, are left to another epoch.
 
     features: log-mels by clip id, or in their place a mapping of embeddings. frames: the length T of an item. UserError
     where a step does not divide into passes and ranks.
@@ -93,9 +73,23 @@ class TrainBatches:
         self.size = configs.clips_per_pass(config.train, ranks)
         self.rank, self.ranks = rank, ranks
         self.dtype = getattr(features, "dtype", np.float32)  # float16 log-mels are half as much to move
-        generator = generator_for("order", self.seed, epoch)
-        shuffle = config.train.sampler == "shuffle"
-        self.order = generator.permutation(len(records)) if shuffle else balanced_order(records, generator)
+        self.ids, self.label_lists = ids_of(records), labels_of(records, labels)
+        self.ahead: ReadAhead | None = None
+        self.order = self._order(config.train)
+
+    def _order(self, settings: CfgNode) -> np.ndarray:
+        """The rows of the records in the order of the epoch: int [N]."""
+        generator = generator_for("order", self.seed, self.epoch)
+        if settings.sampler == "balanced":
+            return balanced_order(self.records, generator)
+        if settings.shuffle == "buffer":
+            features = cast("Features", self.features)  # stored ones, as the config's checks have seen to
+            shards = features.shards_of(self.records)
+            stream = shard_stream(shards, generator)
+            own = shards[parts_of(stream, self.ranks)[self.rank]]
+            self.ahead = ReadAhead(own, settings.shuffle_buffer, features.read_ahead)
+            return buffered_order(stream, settings.shuffle_buffer, generator, self.ranks, self.size)
+        return generator.permutation(len(self.records))
 
     def __len__(self) -> int:
         """The number of forward passes."""
@@ -105,8 +99,10 @@ class TrainBatches:
         """(log-mel [B, T, M], targets float32 [B, C]) of forward pass k. AudioError as the features."""
         first = (k * self.ranks + self.rank) * self.size
         positions = range(first, first + self.size)
+        if self.ahead:
+            self.ahead.reach(k * self.size, (k + 1) * self.size)
         batch = np.stack([self._clip(position) for position in positions])
-        targets = multi_hot([self.records[self.order[position]] for position in positions], self.labels)
+        targets = self.label_lists.multi_hot(self.order[first : first + self.size], len(self.labels))
         if self.settings.mixup:
             generator = generator_for("mixup", self.seed, self.epoch, k, self.rank)
             batch, targets = mixup(batch, targets, self.settings.mixup, generator)
@@ -119,7 +115,7 @@ class TrainBatches:
             assert isinstance(self.features, OnlineFeatures)  # as the config's checks have seen to
             log_mel = self.features.clip(self.records, row, generator, self.settings)
         else:
-            log_mel = self.features[self.records[row]["id"]]
+            log_mel = self.features[self.ids[row]]
         log_mel = crop(log_mel, self.frames, generator).astype(np.float32)
         return augment(log_mel, self.settings, self.front_end, generator)
 

@@ -1,6 +1,6 @@
 """The features of a prepared folder: those that stage 1 has stored, or computed from the sound when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,8 +25,8 @@ class FeatureSource(Protocol):
     def digest(self, records: Sequence[Record]) -> str:
         """A short name of what the clips of `records` sound like."""
 
-    def sounds(self, records: Sequence[Record]) -> dict[str, str]:
-        """{id: what tells a clip's sound from another}, of the clips of `records`."""
+    def sounds(self, records: Sequence[Record]) -> Iterator[str | None]:
+        """What tells each clip's sound from another, in the order of `records`; None for clips without features."""
 
 
 def open_features(

@@ -1,12 +1,13 @@
 """Log-mels computed from the sound whenever they are asked for: what stage 1 would store, without the disk space."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from yacs.config import CfgNode
 
 from paddletag.data import manifest
+from paddletag.data.clips import by_id, in_id_order, no_blanks_in_ids
 from paddletag.features import augment
 from paddletag.features.clip_features import clip_log_mel, clip_wave, padded_log_mel
 from paddletag.features.frontend import FrontEnd
@@ -23,7 +24,7 @@ class OnlineFeatures:
 
     def __init__(self, records: Sequence[Record], front_end: FrontEnd, clip_seconds: float) -> None:
         self.front_end, self.clip_seconds = front_end, clip_seconds
-        self._records = {record["id"]: record for record in records}
+        self._records = by_id(records)
 
     def __contains__(self, clip_id: str) -> bool:
         """Whether there are features of the clip."""
@@ -31,13 +32,16 @@ class OnlineFeatures:
 
     def digest(self, records: Sequence[Record]) -> str:
         """A short name of what the clips of `records` sound like, from their files' sizes and times of change."""
-        rows = sorted(f"{record['id']} {manifest.fingerprint(record)}" for record in records)
-        text = "\n".join([self.front_end.folder(self.clip_seconds), *rows])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(self.front_end.folder(self.clip_seconds).encode())
+        lines = (f"{record['id']} {text}" for record, text in manifest.fingerprints(in_id_order(records)))
+        for line in lines if no_blanks_in_ids(records) else sorted(lines):  # without blanks, they are sorted
+            digest.update(f"\n{line}".encode())
+        return digest.hexdigest()[:16]
 
-    def sounds(self, records: Sequence[Record]) -> dict[str, str]:
-        """{id: what tells a clip's sound from another}, of the clips of `records`."""
-        return {record["id"]: manifest.fingerprint(record) for record in records}
+    def sounds(self, records: Sequence[Record]) -> Iterator[str | None]:
+        """What tells each clip's sound from another, in the order of `records`; None for clips without features."""
+        pairs = manifest.fingerprints(records, missing="")  # of other clips, the files may be elsewhere
+        return (text if text and record["id"] in self else None for record, text in pairs)
 
     def __getitem__(self, clip_id: str) -> np.ndarray:
         """The log-mel of the whole clip: float16 [frames, n_mels]."""

@@ -1,8 +1,11 @@
 """Log-mel spectrograms on disk: Arrow files, memory-mapped to read, made in parallel, and kept while up to date."""
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,23 +16,20 @@ import numpy as np
 import pyarrow as pa
 
 from paddletag import parallel, runtime
-from paddletag.data import audio, manifest
+from paddletag.data import arrow_files, audio, clip_table, manifest
+from paddletag.data.clips import ids_of
 from paddletag.features.clip_features import clip_log_mel
+from paddletag.features.clip_index import EXTRACT, FIELDS, checked_batches, open_index, open_shard
 from paddletag.features.frontend import FrontEnd
 from paddletag.files import atomic
 from paddletag.runtime import UserError
 from paddletag.type_aliases import File, Record
 
-FIELDS = [
-    ("id", pa.string()),
-    ("n_frames", pa.int32()),
-    ("source", pa.string()),  # the fingerprint of the sound
-    ("crc", pa.uint32()),  # of log_mel
-    ("log_mel", pa.binary()),  # float16 [n_frames, n_mels]
-]
 TOO_LARGE = ": does not fit into memory"
+BLOCK = 1 << 16  # clips that are Python objects at a time
 BATCH_BYTES = 4 << 20  # rows are written in batches of about this size
-EXTRACT = "run stage 1 first (bash run.sh --stage 1 --stop-stage 1)"
+AHEAD = 128 << 10  # bytes that are asked for at once: of more, Linux takes the first part alone
+MOST_OPEN = 256  # shards that a process keeps open: many systems allow 1024 files
 
 Clips = list[tuple[Record, str]]  # each with the fingerprint of its sound
 Result = tuple[np.ndarray | None, str]  # a log-mel, or why there is none
@@ -38,61 +38,110 @@ Result = tuple[np.ndarray | None, str]  # a log-mel, or why there is none
 class Features:
     """The features in a folder, by clip id. Rows are read where they lie: opening a folder loads no spectrogram.
 
+    What is known of the clips lies in the file `cache`, made once (`clip_index`). most_open: shards that are kept open;
+    a shard that was made again since this was made is an error when it is opened, and else is read as it was.
     UserError for a file that holds no features, or is damaged.
     """
 
     dtype: type[np.floating] = np.float16
-    n_mels: int
 
-    def __init__(self, folder: File) -> None:
+    def __init__(self, folder: File, cache: File | None = None, most_open: int = MOST_OPEN) -> None:
         self.folder = Path(folder)
-        self.shards: list[tuple[str, list[tuple[str, str]]]] = []  # (file name, [(id, source) of each row]), by name
-        self._rows: dict[str, tuple[pa.RecordBatch, int]] = {}
-        for path in sorted(self.folder.glob("*.arrow")):
-            try:
-                reader = pa.ipc.open_file(pa.memory_map(str(path)))
-                if reader.schema.names != [name for name, _ in FIELDS]:
-                    raise ValueError("it has other columns")
-                self.n_mels = json.loads(reader.schema.metadata[b"front_end"])["n_mels"]
-                batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-                for batch in batches:
-                    batch.validate(full=True)  # reading through a wrong offset would kill the process
+        self.index = open_index(self.folder, cache)
+        self.n_mels = self.index.n_mels
+        self._most_open = most_open
+        self._open: dict[int, pa.RecordBatchFileReader] = {}  # those used last come last
+        for shard in range(min(most_open, len(self.index.files))):
+            with contextlib.suppress(FileNotFoundError):  # rank 0 has just removed it: `extract`
+                self._open[shard] = open_shard(self.folder / self.index.files[shard][0])
+
+    @functools.cached_property
+    def shards(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """(file name, [(id, source) of each row]) of each shard, by name: for stage 1 alone."""
+        rows = []
+        for shard, (name, *_) in enumerate(self.index.files):
+            with contextlib.suppress(FileNotFoundError):
+                batches = checked_batches(self.folder / name, self._shard(shard))
                 columns = [(batch["id"].to_pylist(), batch["source"].to_pylist()) for batch in batches]
-                rows = [row for column in columns for row in zip(*column, strict=True)]
-            except FileNotFoundError:
-                continue  # rank 0 has just removed it: `extract`
-            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}: not a feature file ({error}): remove it, then {EXTRACT}") from None
-            self.shards.append((path.name, rows))
-            for batch in batches:
-                self._rows.update((clip_id, (batch, row)) for row, clip_id in enumerate(batch["id"].to_pylist()))
-        self._sources = {clip_id: source for _, rows in self.shards for clip_id, source in rows}
+                rows.append((name, [row for column in columns for row in zip(*column, strict=True)]))
+        return rows
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, str]:
+        return {clip_id: source for _, rows in self.shards for clip_id, source in rows}
 
     def __contains__(self, clip_id: str) -> bool:
         """Whether there are features of the clip."""
-        return clip_id in self._rows
+        return self.index.ids.find(clip_id) is not None
 
     def source(self, clip_id: str) -> str | None:
-        """The fingerprint of the sound that the features of a clip were made from, or None."""
+        """The fingerprint of the sound that the features of a clip were made from, or None: for stage 1 alone."""
         return self._sources.get(clip_id)
+
+    def missing(self, records: Sequence[Record]) -> list[str]:
+        """The ids of those of `records` that have no features."""
+        ids = ids_of(records)
+        return [ids[place] for place in np.flatnonzero(self.index.rows_of(records) < 0)]
 
     def digest(self, records: Sequence[Record]) -> str:
         """A short name of what the clips of `records` sound like: a model remembers what it was trained on."""
-        rows = ((clip_id, *self._rows[clip_id]) for clip_id in sorted(record["id"] for record in records))
-        text = "".join(f"{clip_id} {batch['crc'][row]}\n" for clip_id, batch, row in rows)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest, index = hashlib.sha256(), self.index
+        rows = np.sort(self.index.rows_of(records))  # in the order of the ids
+        for first in range(0, len(rows), BLOCK):
+            block = rows[first : first + BLOCK]
+            pairs = zip(block.tolist(), index.crcs[block].tolist(), strict=True)
+            digest.update("".join(f"{index.ids[row]} {crc}\n" for row, crc in pairs).encode())
+        return digest.hexdigest()[:16]
 
-    def sounds(self, records: Sequence[Record]) -> dict[str, str]:
-        """{id: what tells a clip's sound from another}, of the clips of `records`."""
-        rows = {record["id"]: self._rows[record["id"]] for record in records}
-        return {clip_id: f"{batch['crc'][row].as_py():08x}" for clip_id, (batch, row) in rows.items()}
+    def sounds(self, records: Sequence[Record]) -> Iterator[str | None]:
+        """What tells each clip's sound from another, in the order of `records`; None for clips without features."""
+        rows = self.index.rows_of(records)
+        for first in range(0, len(rows), BLOCK):
+            block = rows[first : first + BLOCK]
+            crcs = self.index.crcs[block].tolist()
+            yield from (None if row < 0 else f"{crc:08x}" for row, crc in zip(block.tolist(), crcs, strict=True))
 
     def __getitem__(self, clip_id: str) -> np.ndarray:
         """The log-mel of the whole clip: float16 [frames, n_mels], a read-only view of the file."""
-        batch, row = self._rows[clip_id]
+        found = self.index.ids.find(clip_id)
+        if found is None:
+            raise KeyError(clip_id)
+        shard, number, row = (int(column[found]) for column in (self.index.shards, self.index.batches, self.index.rows))
+        batch = self._shard(shard).get_batch(number)
         _, offsets, log_mels = batch["log_mel"].buffers()  # (a scalar of this column would be a copy)
         begin, end = np.frombuffer(offsets, np.int32)[row : row + 2]
         return np.frombuffer(log_mels, np.float16, (end - begin) // 2, begin).reshape(-1, self.n_mels)
+
+    def shards_of(self, records: Sequence[Record]) -> np.ndarray:
+        """The numbers of the shards in which the clips of `records` lie, which all have features: int32 [N]."""
+        return self.index.shards[self.index.rows_of(records)]
+
+    def read_ahead(self, shard: int) -> None:
+        """Ask the system to read a whole shard into its cache, from begin to end, without waiting for it."""
+        if not hasattr(os, "posix_fadvise"):  # not on all systems: then clips are read when they are used
+            return
+        name, size, _ = self.index.files[shard]
+        with contextlib.suppress(OSError):  # reading it will say what is wrong
+            handle = os.open(self.folder / name, os.O_RDONLY)
+            try:
+                for begin in range(0, size, AHEAD):
+                    os.posix_fadvise(handle, begin, AHEAD, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
+
+    def _shard(self, shard: int) -> pa.RecordBatchFileReader:
+        """A shard, opened now where it is not open. UserError for one that was made again since the index was."""
+        reader = self._open.pop(shard, None)
+        if reader is None:
+            stamp = self.index.files[shard]
+            path = self.folder / stamp[0]
+            reader = open_shard(path)
+            if arrow_files.stamp(path) != stamp:
+                raise UserError(f"{path}: has changed since it was opened (stage 1?): run this again")
+            if len(self._open) >= self._most_open:
+                del self._open[next(iter(self._open))]
+        self._open[shard] = reader
+        return reader
 
 
 def folder(data: File, front_end: FrontEnd, clip_seconds: float) -> Path:
@@ -103,8 +152,8 @@ def folder(data: File, front_end: FrontEnd, clip_seconds: float) -> Path:
 def open_shards(data: File, front_end: FrontEnd, clip_seconds: float, records: Sequence[Record]) -> Features:
     """The stored features of `records` in the prepared folder `data`. UserError if some are missing."""
     where = folder(data, front_end, clip_seconds)
-    features = Features(where)
-    missing = [record["id"] for record in records if record["id"] not in features]
+    features = Features(where, Path(data) / clip_table.FOLDER / f"{where.name}.arrow")
+    missing = features.missing(records)
     if missing:
         what = f"no features of {missing[0]}" + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else "")
         raise UserError(f"{where}: {what}: {EXTRACT}")
@@ -132,7 +181,7 @@ def extract(
     """
     where = folder(data, front_end, clip_seconds)
     where.mkdir(parents=True, exist_ok=True)
-    old = Features(where)
+    old = Features(where, most_open=sys.maxsize)  # they are read while they are replaced
     rejected = {row["id"]: row.get("source") for row in manifest.read_rejected(data)}
     stale, kept = _stale_shards(records, shard_size, range(rank, -(-len(records) // shard_size), ranks), old, rejected)
     counts = {"made": 0, "kept": kept, "rejected": 0}
@@ -167,7 +216,8 @@ def _stale_shards(
     """
     stored, stale, kept = dict(old.shards), [], 0
     for k in numbers:
-        clips = [(record, _source(record)) for record in records[k * shard_size : (k + 1) * shard_size]]
+        # one that is not there, or may not be looked at, is missing: decoding it will say so
+        clips = list(manifest.fingerprints(records[k * shard_size : (k + 1) * shard_size], missing="missing"))
         clips = [(record, source) for record, source in clips if rejected.get(record["id"], "") != source]
         name = f"{k:06d}.arrow"
         if stored.get(name) == [(record["id"], source) for record, source in clips]:
@@ -265,11 +315,3 @@ def _log_mel_or_reason(job: tuple[Record, FrontEnd, float]) -> Result:
         return None, str(error)
     except MemoryError:
         return None, f"{record['audio']}{TOO_LARGE}"
-
-
-def _source(record: Record) -> str:
-    """The fingerprint of the clip's sound."""
-    try:
-        return manifest.fingerprint(record)
-    except OSError:  # it is not there, or may not be looked at
-        return "missing"  # decoding it will say so

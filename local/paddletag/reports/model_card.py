@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddletag.data import manifest
+from paddletag.data import clip_list
 from paddletag.data.splits import describe_split
 from paddletag.files import write_text
 from paddletag.models import model_folder, registry
@@ -33,7 +33,7 @@ def write_card(folder: File) -> None:
             log.info("%s is not as paddletag wrote it: it stays as it is", path)
             return
         meta = model_folder.describe_model(folder)
-        counts = manifest.count_clips(Path(folder) / model_folder.CLIPS)
+        counts = clip_list.count_clips(Path(folder) / model_folder.CLIPS)
         text = model_card(meta, counts, read_evaluations(Path(folder)))
         if text != before:
             write_text(path, text)

@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from paddletag import config as configs
 from paddletag import runtime
+from paddletag.data.clips import joined, labels_of
 from paddletag.features.batches import generator_for, load_batches, multi_hot
 from paddletag.models.backbone import Backbone
 from paddletag.runtime import EVAL, TRAIN, UserError, log
@@ -80,11 +81,11 @@ def set_up(
             *(asked, len(records), settings.batch_size, settings.lr),
         )
     kind = learners.Probe if config.model["freeze"] == "all" else learners.Network
-    learner = kind(model, config, [*records, *validation], features)
+    learner = kind(model, config, joined(records, validation), features)
     learning = learners.prepare_model(model, config)
     class_weights = None
     if settings.class_weights == "balanced":
-        class_weights = paddle.to_tensor(losses.class_weights(multi_hot(records, labels)))
+        class_weights = paddle.to_tensor(losses.class_weights(labels_of(records, labels).counts(len(labels))))
     distributed.broadcast_(list(model.state_dict().values()))
     average = WeightAverage(model, settings.ema) if settings.ema else None
     scalars = Scalars(exp / "vdl") if distributed.rank() == 0 else None

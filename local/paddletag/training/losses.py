@@ -34,13 +34,13 @@ def loss(
     return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
 
 
-def class_weights(targets: np.ndarray) -> np.ndarray:
-    """Targets [N, C] of 0 and 1 -> float32 [C]: each class's weight, inverse to how often it occurs.
+def class_weights(counts: np.ndarray) -> np.ndarray:
+    """The number of clips of each class [C] -> float32 [C]: each class's weight, inverse to how often it occurs.
 
     As scikit-learn's "balanced": labels / (classes * labels of this class), so that the mean over all labels is 1. A
     class that never occurs has 1.
     """
-    counts = np.asarray(targets, np.float64).sum(axis=0)
+    counts = np.asarray(counts, np.float64)
     occurs = counts > 0
     weights = np.ones(len(counts))
     weights[occurs] = counts.sum() / (occurs.sum() * counts[occurs])

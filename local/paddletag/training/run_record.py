@@ -33,7 +33,7 @@ def refuse_another_run(
     """UserError if what `exp` holds, finished or not, was trained in another way than `run`.
 
     extend: more epochs are no other way; UserError if they are asked for and there is no checkpoint to go on from.
-    describe_changes: a function that says how the clips differ from those of `exp` / CLIPS (`manifest.changes`).
+    describe_changes: a function that says how the clips differ from those of `exp` / CLIPS (`clip_list.changes`).
     """
     recorded = _recorded_run(exp)
     if recorded is None:
