@@ -1,0 +1,312 @@
+"""The benchmarks: which programs each of them measures."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import front_end
+import numpy as np
+import soundfile
+from measure import Program, run
+from paddletag import runtime
+from paddletag.data import audio
+from sounds import CLIP, Sounds
+
+HERE = Path(__file__).resolve().parent
+PEERS = {"torch": "torch", "librosa": "librosa.core.audio", "panns_inference": "panns_inference"}  # package: its test
+INSTALL = "bash tools/install.sh --parity"
+BATCH = 8  # windows or files that PyTorch takes at a time
+LAYOUTS = {"contiguous": "PyTorch", "channels_last": "PyTorch, channels_last"}
+CNN14_SHARE = 0.1  # of the sound, for CNN14: it takes minutes, and as long for each second of sound
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Programs to compare with the first of them.
+
+    title: heads the first column. seconds: of the sound that the first program goes through, 0: it does not matter.
+    absent: programs that cannot run here, for rows without figures. notes: sentences below the table. after: more of
+    them, known after the runs.
+    """
+
+    title: str
+    programs: list[Program]
+    seconds: float = 0.0
+    absent: list[Program] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    after: Callable[[], list[str]] = list
+
+
+class Cases:
+    """All benchmarks, for these sounds. `names` are theirs; peers: without them, ours alone."""
+
+    def __init__(self, sounds: Sounds, cache: Path, peers: bool) -> None:
+        self.sounds, self.cache = sounds, cache.resolve()
+        self.out = self.cache / "out"
+        self.environment = {"PYTHONPATH": str(HERE.parent / "local"), "PYTHONWARNINGS": "ignore"}
+        self.peers = {name for name in PEERS if self._works(name)} if peers else set()
+        self.missing = [name for name in PEERS if peers and name not in self.peers]
+
+    def _works(self, package: str) -> bool:
+        if importlib.util.find_spec(package) is None:
+            return False
+        if package == "panns_inference":
+            return self._has_cnn14
+        command = [sys.executable, "-c", f"import {PEERS[package]}"]
+        try:  # not here, where it would take memory; it also brings the package into the system's file cache
+            run(Program(package, command, self.environment))
+        except runtime.UserError:
+            return False
+        return True
+
+    @cached_property
+    def _has_cnn14(self) -> bool:
+        """Whether the package finds what it needs in a HOME of its own, after it has been made."""
+        if not (self.home / "panns_data" / "class_labels_indices.csv").exists() or not self.checkpoint.exists():
+            try:
+                run(Program("CNN14", [*self.python("peer_cnn14.py"), "make"], self.cnn14_environment))
+            except runtime.UserError:
+                return False
+        return True
+
+    @property
+    def home(self) -> Path:
+        """HOME of CNN14, which reads files from there."""
+        return self.cache / "home"
+
+    @property
+    def checkpoint(self) -> Path:
+        """CNN14's weights."""
+        return self.home / "panns_data" / "Cnn14_mAP=0.431.pth"
+
+    @property
+    def cnn14_environment(self) -> dict[str, str]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        return {**self.environment, "HOME": str(self.home)}
+
+    def python(self, script: str) -> list[str]:
+        """The beginning of a command that runs a script of this folder."""
+        return [sys.executable, str(HERE / script)]
+
+    def ours(self, name: str, *words: object, **options: object) -> Program:
+        """`paddletag WORDS`."""
+        command = [sys.executable, "-m", "paddletag", *map(str, words)]
+        return Program(name, command, self.environment, **options)  # type: ignore[arg-type]
+
+    def tag(self, name: str, sound: Path, window: float, hop: float, *words: object, **options: object) -> Program:
+        """`paddletag tag`, into npz files."""
+        out = self.out / "ours"
+        words = ("tag", sound, "--window", window, "--hop", hop, "--output_dir", out, *words)
+        return self.ours(name, *words, fresh=out, **options)
+
+    def torch_mn(self, window: float, hop: float, sounds: Sequence[Path]) -> list[Program]:
+        """mn04 in PyTorch, in both memory formats."""
+        if not {"torch", "librosa"} <= self.peers:
+            return []
+        return [
+            Program(
+                f"mn04, {name}",
+                [*self.python("peer_mn.py"), *map(str, (self.out / layout, window, hop, BATCH, layout, *sounds))],
+                self.environment,
+                fresh=self.out / layout,
+            )
+            for layout, name in LAYOUTS.items()
+        ]
+
+    def cnn14(self, window: float, sounds: Sequence[Path], share: float) -> list[Program]:
+        """CNN14 of panns_inference, once."""
+        if not {"torch", "librosa", "panns_inference"} <= self.peers:
+            return []
+        command = [*self.python("peer_cnn14.py"), *map(str, (self.out / "cnn14", window, BATCH, *sounds))]
+        name, out = "CNN14, panns_inference", self.out / "cnn14"
+        return [Program(name, command, self.cnn14_environment, fresh=out, most=1, share=share)]
+
+    def tag_hour(self) -> Benchmark:
+        """An hour of FLAC, windows of 10 s."""
+        sounds = self.sounds
+        cut = self.cut(sounds.hour, CNN14_SHARE)
+        return Benchmark(
+            f"{length(sounds.seconds)} of FLAC, windows of 10 s",
+            [
+                self.tag("paddletag tag", sounds.hour, 10, 10),
+                *self.torch_mn(10, 10, [sounds.hour]),
+                *self.cnn14(10, [cut], CNN14_SHARE),
+            ],
+            sounds.seconds,
+            notes=self.peer_notes(),
+            after=lambda: self.differences(sounds.hour.stem),
+        )
+
+    def tag_windows(self) -> Benchmark:
+        """Windows of 2 s that overlap."""
+        sounds = self.sounds
+        notes = ["Ours and PyTorch compute each frame of the log-mel once, though windows overlap."]
+        return Benchmark(
+            f"{length(sounds.short_seconds)} of WAV, windows of 2 s every 0.3 s",
+            [self.tag("paddletag tag", sounds.windows, 2, 0.3), *self.torch_mn(2, 0.3, [sounds.windows])],
+            sounds.short_seconds,
+            notes=notes if self.peers else [],
+            after=lambda: self.differences(sounds.windows.stem),
+        )
+
+    def tag_files(self) -> Benchmark:
+        """Many short files."""
+        sounds, paths = self.sounds, sorted(self.sounds.many.glob("*.wav"))
+        some = paths[: max(1, round(CNN14_SHARE * len(paths)))]
+        return Benchmark(
+            f"{sounds.count} WAV files of {CLIP} s, an npz file each",
+            [
+                self.tag("paddletag tag", sounds.many, CLIP, CLIP),
+                *self.torch_mn(0, 0, paths),
+                *self.cnn14(0, some, len(some) / len(paths)),
+            ],
+            sounds.count * CLIP,
+            after=lambda: self.differences(sounds.one.stem),
+        )
+
+    def start(self) -> Benchmark:
+        """A command for a short sound."""
+        programs = [self.ours("paddletag tag one.wav", "tag", self.sounds.one), *self.torch_mn(0, 0, [self.sounds.one])]
+        return Benchmark(f"One WAV file of {CLIP} s", programs)
+
+    def workers(self) -> Benchmark:
+        """More and more cores."""
+        programs, absent, cores = [], [], runtime.cores()
+        with_option = "--workers" in (HERE.parent / "local/paddletag/commands/tag.py").read_text(encoding="utf-8")
+        for count in sorted({1, 2, 4, 8, cores}):
+            options = {} if with_option else {"cores": count}
+            words = ("--workers", count) if with_option else ()
+            name = f"--workers {count}" if with_option else f"{count} of {cores} cores"
+            program = self.tag(name, self.sounds.hour, 10, 10, *words, **options)
+            (programs if count <= cores else absent).append(program)
+        return Benchmark(
+            f"{length(self.sounds.seconds)} of FLAC, windows of 10 s", programs, self.sounds.seconds, absent
+        )
+
+    def features(self) -> Benchmark:
+        """Stage 1."""
+        sounds, programs, absent = self.sounds, [], []
+        words = ("features", "--config", sounds.config, "--data", sounds.prepared, "--workers")
+        for count in sorted({1, 2, 4, 8, runtime.cores()}):
+            program = self.ours(f"--workers {count}", *words, count, fresh=sounds.prepared / "features")
+            (programs if count <= runtime.cores() else absent).append(program)
+        return Benchmark(f"Features of {sounds.count} WAV files of {CLIP} s", programs, sounds.count * CLIP, absent)
+
+    def memory(self) -> Benchmark:
+        """Short and long, few and many."""
+        sounds, files = self.sounds, len(list(self.sounds.few.glob("*.wav")))
+        inputs = {
+            length(sounds.short_seconds): (sounds.ten_minutes, 10),
+            length(sounds.seconds): (sounds.hour, 10),
+            f"{files} files of {CLIP} s": (sounds.few, CLIP),
+            f"{sounds.count} files of {CLIP} s": (sounds.many, CLIP),
+        }
+        programs = [self.tag(name, path, window, window, whole_memory=True) for name, (path, window) in inputs.items()]
+        notes = ["The memory is that of all processes together; what they share counts once."]
+        return Benchmark("`paddletag tag` of", programs, notes=notes)
+
+    def training_step(self) -> Benchmark:
+        """One step of mn04."""
+        environment = {**self.environment, "OMP_NUM_THREADS": "1"}
+        names = {"paddletag": "paddletag (Paddle)", **(LAYOUTS if "torch" in self.peers else {})}
+        programs = [
+            Program(name, [*self.python("training_step.py"), kind], environment, own_clock=True)
+            for kind, name in names.items()
+        ]
+        return Benchmark("A step of mn04: batch 16 of 5 s, one thread", programs)
+
+    def log_mel(self, name: str) -> Benchmark:
+        """One front end, with each library."""
+        settings, seconds = front_end.FRONT_ENDS[name], min(60, self.sounds.short_seconds)
+        wave, out = self.out / f"{name}.npy", self.out / "log_mel"
+        out.mkdir(parents=True, exist_ok=True)
+        np.save(wave, audio.load(self.sounds.windows, settings.sample_rate, 0.0, seconds))
+        programs = [
+            Program(
+                f"{library}",
+                [*self.python("front_end.py"), name, library, str(wave), str(out / f"{name}-{library}.npy")],
+                self.environment,
+                own_clock=True,
+            )
+            for library, has in front_end.LIBRARIES.items()
+            if name in has
+            and (
+                library in ("paddletag", "paddle")
+                and (self.any_peer or library == "paddletag")
+                or library in self.peers
+            )
+        ]
+        unit = "dB" if settings.log == "db" else "of its unit"
+
+        def differences() -> list[str]:
+            ours = np.load(out / f"{name}-paddletag.npy")
+            texts = []
+            for program in programs[1:]:
+                other = np.load(out / f"{name}-{program.name}.npy")
+                texts.append(f"{program.name} {np.abs(other - ours).max():.1g}")
+            return [f"Largest difference from ours, {unit}: {', '.join(texts)}."] if texts else []
+
+        return Benchmark(f"{settings.name.upper()}: {length(seconds)} of sound", programs, seconds, after=differences)
+
+    @property
+    def any_peer(self) -> bool:
+        return bool(self.peers)
+
+    def front_end_mn(self) -> Benchmark:
+        return self.log_mel("mn")
+
+    def front_end_panns(self) -> Benchmark:
+        return self.log_mel("panns")
+
+    def front_end_ast(self) -> Benchmark:
+        return self.log_mel("ast")
+
+    def cut(self, path: Path, share: float) -> Path:
+        """The beginning of a sound, as a file."""
+        part = path.with_name(f"{path.stem}-{share:g}{path.suffix}")
+        if not part.exists():
+            info = soundfile.info(path)
+            wave, rate = soundfile.read(path, round(info.frames * share), dtype="int16")
+            soundfile.write(part, wave, rate, "PCM_16")
+        return part
+
+    def peer_notes(self) -> list[str]:
+        """What is to be known of the peers."""
+        if not {"torch", "librosa"} <= self.peers:
+            return []
+        notes = [
+            f"PyTorch: the same network and weights written in it, batch {BATCH}, its default number of threads;"
+            " librosa decodes and resamples."
+        ]
+        if "panns_inference" in self.peers:
+            notes.append(
+                f"CNN14 (published mAP 0.431; mn04: 0.432) has other weights and is a larger network: it goes through"
+                f" {CNN14_SHARE:.0%} of the sound, once, and is compared by the second of sound."
+            )
+        return notes
+
+    def differences(self, stem: str) -> list[str]:
+        """How far PyTorch's scores of a sound are from ours, over the windows that both have."""
+        path = self.out / "contiguous" / f"{stem}.npz"
+        if not {"torch", "librosa"} <= self.peers or not path.exists():
+            return []
+        with np.load(path) as theirs, np.load(self.out / "ours" / f"{stem}.npz") as ours:
+            count = min(len(theirs["scores"]), len(ours["scores"]))
+            largest = np.abs(theirs["scores"][:count] - ours["scores"][:count]).max()
+        return [f"PyTorch's scores differ from ours by {largest:.1g} at most."]
+
+
+def length(seconds: int) -> str:
+    """As `1 hour`, `10 minutes` or `20 s`."""
+    if seconds % 3600 == 0:
+        return f"{seconds // 3600} hour{'s' * (seconds > 3600)}"
+    return f"{seconds // 60} minute{'s' * (seconds > 60)}" if seconds % 60 == 0 else f"{seconds} s"
+
+
+NAMES = (
+    "start", "front_end_mn", "front_end_panns", "front_end_ast", "tag_hour", "tag_windows", "tag_files", "workers",
+    "memory", "features", "training_step",
+)  # fmt: skip
