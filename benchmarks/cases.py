@@ -1,10 +1,11 @@
 """The benchmarks: which programs each of them measures."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import front_end
@@ -16,7 +17,11 @@ from paddletag.data import audio
 from sounds import CLIP, Sounds
 
 HERE = Path(__file__).resolve().parent
-PEERS = {"torch": "torch", "librosa": "librosa.core.audio", "panns_inference": "panns_inference"}  # package: its test
+PEERS = {
+    "torch": "torch",
+    "librosa": "librosa.core.audio",
+    "panns_inference": "panns_inference.models",
+}  # package: its test
 INSTALL = "bash tools/install.sh --parity"
 BATCH = 8  # windows or files that PyTorch takes at a time
 LAYOUTS = {"contiguous": "PyTorch", "channels_last": "PyTorch, channels_last"}
@@ -41,7 +46,7 @@ class Benchmark:
 
 
 class Cases:
-    """All benchmarks, for these sounds. `names` are theirs; peers: without them, ours alone."""
+    """All benchmarks, for these sounds. peers: whether others are measured too; `missing` are those not installed."""
 
     def __init__(self, sounds: Sounds, cache: Path, peers: bool) -> None:
         self.sounds, self.cache = sounds, cache.resolve()
@@ -51,25 +56,18 @@ class Cases:
         self.missing = [name for name in PEERS if peers and name not in self.peers]
 
     def _works(self, package: str) -> bool:
+        """Whether a peer is installed, with what it needs. It also comes into the system's file cache by this."""
         if importlib.util.find_spec(package) is None:
             return False
+        command, environment = [sys.executable, "-c", f"import {PEERS[package]}"], self.environment
         if package == "panns_inference":
-            return self._has_cnn14
-        command = [sys.executable, "-c", f"import {PEERS[package]}"]
-        try:  # not here, where it would take memory; it also brings the package into the system's file cache
-            run(Program(package, command, self.environment))
+            environment = self.cnn14_environment
+            if not self.checkpoint.exists():
+                command = [*self.python("peer_cnn14.py"), "make"]
+        try:  # in another process: here it would take memory
+            run(Program(package, command, environment))
         except runtime.UserError:
             return False
-        return True
-
-    @cached_property
-    def _has_cnn14(self) -> bool:
-        """Whether the package finds what it needs in a HOME of its own, after it has been made."""
-        if not (self.home / "panns_data" / "class_labels_indices.csv").exists() or not self.checkpoint.exists():
-            try:
-                run(Program("CNN14", [*self.python("peer_cnn14.py"), "make"], self.cnn14_environment))
-            except runtime.UserError:
-                return False
         return True
 
     @property
@@ -148,7 +146,7 @@ class Cases:
             f"{length(sounds.short_seconds)} of WAV, windows of 2 s every 0.3 s",
             [self.tag("paddletag tag", sounds.windows, 2, 0.3), *self.torch_mn(2, 0.3, [sounds.windows])],
             sounds.short_seconds,
-            notes=notes if self.peers else [],
+            notes=notes if {"torch", "librosa"} <= self.peers else [],
             after=lambda: self.differences(sounds.windows.stem),
         )
 
@@ -175,7 +173,9 @@ class Cases:
     def workers(self) -> Benchmark:
         """More and more cores."""
         programs, absent, cores = [], [], runtime.cores()
-        with_option = "--workers" in (HERE.parent / "local/paddletag/commands/tag.py").read_text(encoding="utf-8")
+        words = [sys.executable, "-m", "paddletag", "tag", "--help"]
+        done = subprocess.run(words, env={**os.environ, **self.environment}, capture_output=True, text=True)
+        with_option = "--workers" in done.stdout
         for count in sorted({1, 2, 4, 8, cores}):
             options = {} if with_option else {"cores": count}
             words = ("--workers", count) if with_option else ()
@@ -232,14 +232,9 @@ class Cases:
                 own_clock=True,
             )
             for library, has in front_end.LIBRARIES.items()
-            if name in has
-            and (
-                library in ("paddletag", "paddle")
-                and (self.any_peer or library == "paddletag")
-                or library in self.peers
-            )
+            if name in has and library in ("paddletag", *(["paddle"] if self.peers else []), *self.peers)
         ]
-        unit = "dB" if settings.log == "db" else "of its unit"
+        unit = "dB" if settings.log == "db" else "normalised log-mel"
 
         def differences() -> list[str]:
             ours = np.load(out / f"{name}-paddletag.npy")
@@ -247,13 +242,9 @@ class Cases:
             for program in programs[1:]:
                 other = np.load(out / f"{name}-{program.name}.npy")
                 texts.append(f"{program.name} {np.abs(other - ours).max():.1g}")
-            return [f"Largest difference from ours, {unit}: {', '.join(texts)}."] if texts else []
+            return [f"Largest difference from ours ({unit}): {', '.join(texts)}."] if texts else []
 
         return Benchmark(f"{settings.name.upper()}: {length(seconds)} of sound", programs, seconds, after=differences)
-
-    @property
-    def any_peer(self) -> bool:
-        return bool(self.peers)
 
     def front_end_mn(self) -> Benchmark:
         return self.log_mel("mn")

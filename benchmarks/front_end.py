@@ -1,7 +1,7 @@
 """Time the log-mel of one waveform: python front_end.py NAME LIBRARY WAVE.npy OUT.npy
 
-NAME: mn, panns or ast. LIBRARY: paddletag, librosa, torch or paddle. The last line is the median of RUNS as JSON, without
-the import. What a library has of a front end it computes; the rest is written with its functions.
+NAME: mn, panns or ast. LIBRARY: paddletag, librosa, torch or paddle. The last line is the median of RUNS as JSON,
+without the import. What a library has of a front end it computes; the rest is written with its functions.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Tag sounds with CNN14 of the package panns_inference, as its example goes about it: librosa decodes and resamples.
 
 python peer_cnn14.py OUT WINDOW BATCH SOUND ...    (seconds; WINDOW 0: whole files, of one length). Writes
-OUT/NAME.npz with `scores` [windows, 527] and `embeddings`. python peer_cnn14.py make: a checkpoint with weights drawn by
-chance, and the list of labels, in the folder panns_data of HOME. It is a peer to measure, no tool.
+OUT/NAME.npz with `scores` [windows, 527] and `embeddings`. python peer_cnn14.py make: a checkpoint with weights drawn
+by chance, and the list of labels, in the folder panns_data of HOME. It is a peer to measure, no tool.
 """
 
 import csv

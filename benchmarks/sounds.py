@@ -24,8 +24,8 @@ YAML = f"data: {{clip_seconds: {CLIP}}}\nmodel: {{name: mn04_as}}\n"
 class Sounds:
     """Mono, 44.1 kHz, 16 bits.
 
-    hour and ten_minutes are FLAC, windows is WAV, long as `ten_minutes`; many: a folder of WAV files of CLIP seconds, few:
-    an eighth of them. prepared: the many as a prepared folder for `paddletag features`, and config its settings.
+    hour and ten_minutes are FLAC, windows is WAV, long as `ten_minutes`; many: a folder of WAV files of CLIP seconds,
+    few: an eighth of them. prepared: the many as a prepared folder for `paddletag features`, and config its settings.
     """
 
     folder: Path

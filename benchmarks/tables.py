@@ -24,8 +24,8 @@ def table(
     head = [
         title,
         *(f"{name}: median (min to max)" for name in SECONDS),
-        "Wall beside the first",
-        "CPU beside the first",
+        "Wall beside the first row",
+        "CPU beside it",
     ]
     head += ["Peak memory, MB", *(["Times real time"] if seconds else [])]
     rows = [head, ["---"] * len(head)]

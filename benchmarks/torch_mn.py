@@ -1,4 +1,4 @@
-"""mn04 and its log-mel in PyTorch, to compare speed with: the same network, written for torch, with the same weights."""
+"""mn04 and its log-mel in PyTorch, to compare speed with: the same network with the same weights."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Time a training step of mn04: python training_step.py paddletag|contiguous|channels_last
 
-A head of 10 classes, batch 16 of 5 s, AdamW, float32, one thread. The last line is the median of STEPS steps after WARM to
-warm up, as JSON. contiguous and channels_last are PyTorch, in these memory formats.
+A head of 10 classes, batch 16 of 5 s, AdamW, float32, one thread. The last line is the median of STEPS steps after
+WARM to warm up, as JSON. contiguous and channels_last are PyTorch, in these memory formats.
 """
 
 import sys
