@@ -10,7 +10,6 @@ from pathlib import Path
 
 import front_end
 import numpy as np
-import soundfile
 from measure import Program, run
 from paddletag import runtime
 from paddletag.data import audio
@@ -25,7 +24,6 @@ PEERS = {
 INSTALL = "bash tools/install.sh --parity"
 BATCH = 8  # windows or files that PyTorch takes at a time
 LAYOUTS = {"contiguous": "PyTorch", "channels_last": "PyTorch, channels_last"}
-CNN14_SHARE = 0.1  # of the sound, for CNN14: it takes minutes, and as long for each second of sound
 
 
 @dataclass(frozen=True)
@@ -114,29 +112,40 @@ class Cases:
             for layout, name in LAYOUTS.items()
         ]
 
-    def cnn14(self, window: float, sounds: Sequence[Path], share: float) -> list[Program]:
-        """CNN14 of panns_inference, once."""
-        if not {"torch", "librosa", "panns_inference"} <= self.peers:
-            return []
-        command = [*self.python("peer_cnn14.py"), *map(str, (self.out / "cnn14", window, BATCH, *sounds))]
-        name, out = "CNN14, panns_inference", self.out / "cnn14"
-        return [Program(name, command, self.cnn14_environment, fresh=out, most=1, share=share)]
+    def cnn14(self, title: str, sound: Path, window: float, seconds: float) -> Benchmark:
+        """CNN14 of panns_inference, once, beside mn04."""
+        programs = [self.tag("paddletag tag, mn04", sound, window or CLIP, window or CLIP)]
+        notes = []
+        if {"torch", "librosa", "panns_inference"} <= self.peers:
+            paths = [sound] if sound.is_file() else sorted(sound.glob("*.wav"))
+            out = self.out / "cnn14"
+            command = [*self.python("peer_cnn14.py"), *map(str, (out, window, BATCH, *paths))]
+            programs.append(Program("CNN14, panns_inference", command, self.cnn14_environment, fresh=out, most=1))
+            notes = ["CNN14 is a larger network of about the same quality (published mAP 0.431; mn04: 0.432)."]
+        return Benchmark(title, programs, seconds, notes=notes)
+
+    def cnn14_long(self) -> Benchmark:
+        """One sound."""
+        sounds = self.sounds
+        title = f"{length(sounds.short_seconds)} of FLAC, windows of 10 s"
+        return self.cnn14(title, sounds.ten_minutes, 10, sounds.short_seconds)
+
+    def cnn14_files(self) -> Benchmark:
+        """Many short files, but fewer than of mn04: CNN14 takes its time."""
+        files = len(list(self.sounds.few.glob("*.wav")))
+        return self.cnn14(f"{files} WAV files of {CLIP} s, an npz file each", self.sounds.few, 0, files * CLIP)
 
     def tag_hour(self) -> Benchmark:
         """An hour of FLAC, windows of 10 s."""
-        sounds = self.sounds
-        cut = self.cut(sounds.hour, CNN14_SHARE)
-        return Benchmark(
-            f"{length(sounds.seconds)} of FLAC, windows of 10 s",
-            [
-                self.tag("paddletag tag", sounds.hour, 10, 10),
-                *self.torch_mn(10, 10, [sounds.hour]),
-                *self.cnn14(10, [cut], CNN14_SHARE),
-            ],
-            sounds.seconds,
-            notes=self.peer_notes(),
-            after=lambda: self.differences(sounds.hour.stem),
-        )
+        sounds, notes = self.sounds, []
+        programs = [self.tag("paddletag tag", sounds.hour, 10, 10), *self.torch_mn(10, 10, [sounds.hour])]
+        if len(programs) > 1:
+            notes = [
+                f"PyTorch: the same network and weights written in it, batch {BATCH}, its default number of threads;"
+                " librosa decodes and resamples."
+            ]
+        title = f"{length(sounds.seconds)} of FLAC, windows of 10 s"
+        return Benchmark(title, programs, sounds.seconds, notes=notes, after=lambda: self.differences(sounds.hour.stem))
 
     def tag_windows(self) -> Benchmark:
         """Windows of 2 s that overlap."""
@@ -153,14 +162,9 @@ class Cases:
     def tag_files(self) -> Benchmark:
         """Many short files."""
         sounds, paths = self.sounds, sorted(self.sounds.many.glob("*.wav"))
-        some = paths[: max(1, round(CNN14_SHARE * len(paths)))]
         return Benchmark(
             f"{sounds.count} WAV files of {CLIP} s, an npz file each",
-            [
-                self.tag("paddletag tag", sounds.many, CLIP, CLIP),
-                *self.torch_mn(0, 0, paths),
-                *self.cnn14(0, some, len(some) / len(paths)),
-            ],
+            [self.tag("paddletag tag", sounds.many, CLIP, CLIP), *self.torch_mn(0, 0, paths)],
             sounds.count * CLIP,
             after=lambda: self.differences(sounds.one.stem),
         )
@@ -179,7 +183,7 @@ class Cases:
         for count in sorted({1, 2, 4, 8, cores}):
             options = {} if with_option else {"cores": count}
             words = ("--workers", count) if with_option else ()
-            name = f"--workers {count}" if with_option else f"{count} of {cores} cores"
+            name = f"--workers {count}" if with_option else "1 core" if count == 1 else f"{count} cores"
             program = self.tag(name, self.sounds.hour, 10, 10, *words, **options)
             (programs if count <= cores else absent).append(program)
         return Benchmark(
@@ -204,7 +208,9 @@ class Cases:
             f"{files} files of {CLIP} s": (sounds.few, CLIP),
             f"{sounds.count} files of {CLIP} s": (sounds.many, CLIP),
         }
-        programs = [self.tag(name, path, window, window, whole_memory=True) for name, (path, window) in inputs.items()]
+        programs = [
+            self.tag(name, path, window, window, whole_memory=True, most=1) for name, (path, window) in inputs.items()
+        ]
         notes = ["The memory is that of all processes together; what they share counts once."]
         return Benchmark("`paddletag tag` of", programs, notes=notes)
 
@@ -255,30 +261,6 @@ class Cases:
     def front_end_ast(self) -> Benchmark:
         return self.log_mel("ast")
 
-    def cut(self, path: Path, share: float) -> Path:
-        """The beginning of a sound, as a file."""
-        part = path.with_name(f"{path.stem}-{share:g}{path.suffix}")
-        if not part.exists():
-            info = soundfile.info(path)
-            wave, rate = soundfile.read(path, round(info.frames * share), dtype="int16")
-            soundfile.write(part, wave, rate, "PCM_16")
-        return part
-
-    def peer_notes(self) -> list[str]:
-        """What is to be known of the peers."""
-        if not {"torch", "librosa"} <= self.peers:
-            return []
-        notes = [
-            f"PyTorch: the same network and weights written in it, batch {BATCH}, its default number of threads;"
-            " librosa decodes and resamples."
-        ]
-        if "panns_inference" in self.peers:
-            notes.append(
-                f"CNN14 (published mAP 0.431; mn04: 0.432) has other weights and is a larger network: it goes through"
-                f" {CNN14_SHARE:.0%} of the sound, once, and is compared by the second of sound."
-            )
-        return notes
-
     def differences(self, stem: str) -> list[str]:
         """How far PyTorch's scores of a sound are from ours, over the windows that both have."""
         path = self.out / "contiguous" / f"{stem}.npz"
@@ -298,6 +280,6 @@ def length(seconds: int) -> str:
 
 
 NAMES = (
-    "start", "front_end_mn", "front_end_panns", "front_end_ast", "tag_hour", "tag_windows", "tag_files", "workers",
-    "memory", "features", "training_step",
+    "start", "front_end_mn", "front_end_panns", "front_end_ast", "tag_hour", "tag_windows", "tag_files", "cnn14_long",
+    "cnn14_files", "workers", "memory", "features", "training_step",
 )  # fmt: skip

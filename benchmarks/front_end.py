@@ -108,7 +108,7 @@ def of_paddle(settings: FrontEnd) -> Function:
         def fbank(wave: np.ndarray) -> np.ndarray:
             mel = kaldi.fbank(
                 paddle.to_tensor(wave)[None], sr=s.sample_rate, n_mels=s.n_mels, low_freq=s.f_min, high_freq=s.f_max,
-                window_type="hanning", htk_compat=True,
+                window_type="hann", htk_compat=True,
             )  # fmt: skip
             return ((mel - s.mean) / s.scale).numpy()
 

@@ -26,7 +26,6 @@ class Program:
     cores: it may use the first so many cores (0: all). most: it runs at most so often (0: as often as asked).
     own_clock: its last line is {"wall": s, "cpu": s}, JSON, of the part that counts.
     whole_memory: the peak is that of all its processes together, looked at every SAMPLING seconds.
-    share: the part of the others' work that it does.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Program:
     most: int = 0
     own_clock: bool = False
     whole_memory: bool = False
-    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,16 +97,16 @@ def run(program: Program) -> Sample:
             raise
         wall = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
-        lines = []
-        for stream in (err, out):
+        for stream in (out, err):
             stream.seek(0)
-            lines += [line for line in stream.read().splitlines() if line.strip()]
+        printed, errors = out.read().splitlines(), err.read().splitlines()
     if process.returncode:
-        raise UserError(f"{program.name}: failed with status {process.returncode}: {lines[-1] if lines else ''}")
+        reason = (errors or printed or [""])[-1]
+        raise UserError(f"{program.name}: failed with status {process.returncode}: {reason}")
     memory = peak.stop() if peak else usage.ru_maxrss * 1024
     cpu = usage.ru_utime + usage.ru_stime
     if program.own_clock:
-        clock = json.loads(lines[-1])
+        clock = json.loads(printed[-1])
         wall, cpu = clock["wall"], clock["cpu"]
     return Sample(wall, cpu, memory)
 

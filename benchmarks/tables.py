@@ -36,10 +36,10 @@ def table(
             rows.append([program.name, NOT_MEASURED, *[""] * (len(head) - 2)])
             continue
         cells = [program.name, *(spread(series(runs, key)) for key in ("wall", "cpu"))]
-        cells += [ratio(runs, first, key, program.share) for key in ("wall", "cpu")]
+        cells += [ratio(runs, first, key) for key in ("wall", "cpu")]
         cells.append(f"{series(runs, 'peak').middle / 1e6:.0f}")
         if seconds:
-            cells.append(f"{seconds * program.share / series(runs, 'wall').middle:.0f}")
+            cells.append(f"{seconds / series(runs, 'wall').middle:.0f}")
         rows.append(cells)
     return [f"| {' | '.join(row)} |" for row in rows]
 
@@ -49,9 +49,9 @@ def series(runs: Sequence[Sample], key: str) -> Series:
     return Series.of([getattr(run, key) for run in runs])
 
 
-def ratio(runs: Sequence[Sample], first: Sequence[Sample], key: str, share: float) -> str:
-    """The median beside the first program's, for as much work."""
-    return f"{series(runs, key).middle / share / max(series(first, key).middle, 1e-9):.2f}"
+def ratio(runs: Sequence[Sample], first: Sequence[Sample], key: str) -> str:
+    """The median beside the first program's."""
+    return f"{series(runs, key).middle / max(series(first, key).middle, 1e-9):.2f}"
 
 
 def spread(figures: Series) -> str:

@@ -50,12 +50,12 @@ def test_a_program_that_fails_is_named():
 
 
 def test_the_figures_of_a_table():
-    programs = [python("", "ours"), python("", "other", share=0.5), python("", "absent")]
+    programs = [python("", "ours"), python("", "other"), python("", "absent")]
     ours = [measure.Sample(wall, 1.0, 10e6) for wall in (3.0, 1.0, 2.0)]
     rows = tables.table("What", programs, {"ours": ours, "other": [measure.Sample(3.0, 0.25, 20e6)]}, seconds=60)
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert cells[2] == ["ours", "2.00 (1.00 to 3.00)", "1.00 (once)", "1.00", "1.00", "10", "30"]
-    assert cells[3] == ["other", "3.00 (once)", "0.250 (once)", "3.00", "0.50", "20", "10"]
+    assert cells[3] == ["other", "3.00 (once)", "0.250 (once)", "1.50", "0.25", "20", "20"]
     assert cells[4][:2] == ["absent", "not measured"]
     assert len({len(row) for row in cells}) == 1
 
