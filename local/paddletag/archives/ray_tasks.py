@@ -85,4 +85,4 @@ def _tag_part(job: Job, part: int, home: str | None) -> Done:
 @lru_cache(maxsize=1)
 def _scorer(model: str, engine: str, device: str, embeddings: bool) -> Predict:
     """The function that scores with a model: a worker process loads it for its first part alone."""
-    return open_predictor(model, engine, device, embeddings)
+    return open_predictor(model, engine, device, embeddings, much=True)

@@ -138,7 +138,7 @@ def tag_all(args: argparse.Namespace, job: Job, plan: Plan, missing: list[int]) 
 def tag_here(job: Job, missing: list[int]) -> Generator[tuple[int, parts.Done], None, None]:
     """Tag parts one after the other: yields (part, what it came to)."""
     if missing:
-        predict = open_predictor(job.model, job.engine, job.device, job.embeddings)
+        predict = open_predictor(job.model, job.engine, job.device, job.embeddings, much=True)
     for part in missing:
         yield part, parts.tag_part(job, part, predict)
 
