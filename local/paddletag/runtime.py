@@ -18,7 +18,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -243,6 +242,8 @@ def _quoted(word: str) -> str:
 
 def versions() -> dict[str, str]:
     """{package: version} of what can change a result."""
+    from importlib import metadata  # takes its time
+
     installed = {"python": platform.python_version()}
     packages = "paddlepaddle paddlepaddle-gpu numpy scipy soxr soundfile pyarrow scikit-learn"
     for package in packages.split():

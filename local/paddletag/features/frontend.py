@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 from paddletag.features.mel_banks import bank_parts, kaldi_bank, slaney_bank
 from paddletag.features.padding import PADS
@@ -128,7 +127,7 @@ class FrontEnd:
             if self.framing == "kaldi":
                 block = _emphasise(block, self.pre_emphasis)
             np.multiply(block, window, out=padded[: len(block), : stop - first])
-            spectrum = scipy.fft.rfft(padded[: len(block)], axis=1).view(np.float64)  # real and imaginary parts in turn
+            spectrum = np.fft.rfft(padded[: len(block)]).view(np.float64)  # real and imaginary parts in turn
             np.square(spectrum, out=spectrum)
             power = (spectrum[:, ::2] + spectrum[:, 1::2]).astype(np.float32)
             for bins, mels, bank in self._bands:

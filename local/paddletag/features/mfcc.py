@@ -4,7 +4,6 @@ import dataclasses
 from functools import cached_property
 
 import numpy as np
-import scipy.fft
 
 from paddletag.features.frontend import FrontEnd
 
@@ -47,6 +46,8 @@ def statistics(log_mel: np.ndarray) -> np.ndarray:
 
     The means over the frames of MFCCs 1 to 12 and of the zero-crossing rate, then their standard deviations.
     """
+    import scipy.fft  # takes its time: networks do without
+
     decibels = log_mel[..., :-1].astype(np.float64)
     decibels = np.maximum(decibels, decibels.max(axis=(1, 2), keepdims=True) - DYNAMIC_RANGE)
     mfcc = scipy.fft.dct(decibels, norm="ortho")[..., 1:13]

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
-import scipy.special
 
 from paddletag.features import mfcc
 from paddletag.features.frontend import FrontEnd
@@ -120,10 +118,15 @@ def _score_knn(arrays: Arrays, rows: np.ndarray, k: int = 8) -> np.ndarray:
 
 
 def _score_logistic(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    import scipy.special  # networks do without: it takes its time
+
     return scipy.special.softmax(rows @ arrays["coef"].T + arrays["intercept"], axis=1)
 
 
 def _score_svm(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    import scipy.sparse
+    import scipy.special
+
     pairs = rows @ arrays["coef"].T + arrays["intercept"]  # [N, classes * (classes - 1) / 2]
     slope, offset = arrays["sigmoids"].T
     if len(slope) == 1:  # two classes: positive for the second
@@ -144,6 +147,8 @@ def _score_svm(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
 
 def _score_trees(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
     """The mean over the trees of the classes' shares in the leaf that a row falls into."""
+    import scipy.sparse
+
     rows = rows.astype(np.float32)  # as scikit-learn compares them
     node = np.tile(arrays["roots"], (len(rows), 1))  # [N, trees]
     for _ in range(DEPTH):
