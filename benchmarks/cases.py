@@ -142,7 +142,8 @@ class Cases:
         if len(programs) > 1:
             notes = [
                 f"PyTorch: the same network and weights written in it, batch {BATCH}, its default number of threads;"
-                " librosa decodes and resamples."
+                " librosa decodes and resamples. It makes the log-mel of each window by itself, with the sound"
+                " reflected at the window's edges; ours is cut from that of the whole sound, and scores differ by that."
             ]
         title = f"{length(sounds.seconds)} of FLAC, windows of 10 s"
         return Benchmark(title, programs, sounds.seconds, notes=notes, after=lambda: self.differences(sounds.hour.stem))
