@@ -71,6 +71,7 @@ def assert_clean(notebook):
     assert counts == list(range(1, len(counts) + 1))
 
 
+@pytest.mark.full
 def test_runs_on_the_clips_that_come_with_the_project(tmp_path):
     """With nothing but the clone: no weights in a cache, no data set. What is stored is what the code gives."""
     notebook, stored = run("tutorial", tmp_path), read("tutorial")
