@@ -1,6 +1,7 @@
 """The benchmarks: the tables they write, how they measure, and that the network in PyTorch is the same one."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -24,8 +25,10 @@ def python(code, name="program", **options):
 def test_a_program_is_measured():
     busy = "import time\nx = b'1' * 200_000_000\nwhile time.process_time() < 0.3: pass\ntime.sleep(0.3)"
     sample = measure.run(python(busy))
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert 0.3 <= sample.cpu < sample.wall and sample.wall >= 0.6
-    assert 200e6 < sample.peak < 400e6
+    # (Linux counts the size of the process that starts another one as that one's own: here it is pytest's.)
+    assert 200e6 < sample.peak < max(400e6, 1.2 * own)
 
 
 def test_memory_of_all_processes_counts_and_so_does_their_time():

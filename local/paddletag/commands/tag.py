@@ -269,7 +269,8 @@ def refuse_unused_options(args: argparse.Namespace, historical: bool) -> None:
         what = "npz files and windows have none: see --format csv, and paddletag parse"
         raise UserError(f"--threshold, --low_threshold: are of events; {what}")
     if "hop_duration" in args.given and not args.sample_duration:
-        raise UserError("{hop_duration} needs a window: give {sample_duration} too".format(**args.spelling))
+        other = {"--hop": "--window"}.get(args.spelling["hop_duration"], "--sample_duration")
+        raise UserError(f"{args.spelling['hop_duration']} needs a window: give {other} too")
     if args.sounds:
         refuse(args, ["data"], "is for when no sound is named")
     if "-" not in (args.wav, *args.sounds):

@@ -59,6 +59,8 @@ def too_large(sound: Sound) -> AudioError:
 
 def _begin(sound: Sound, front_end: FrontEnd, windows: Windows | Clip) -> Part:
     """The first part of a sound, or the whole of a short one."""
+    if isinstance(sound, audio.Source) and sound.seconds is not None and sound.seconds < PART:
+        return _whole(np.concatenate(list(sound.at(front_end.sample_rate))), front_end, windows)
     if isinstance(sound, (audio.Source, audio.Span)) or audio.is_video(sound):
         return _next(sound, _streamed(sound, front_end, windows), getattr(sound, "seconds", None))
     info = audio.probe(sound)
@@ -66,13 +68,17 @@ def _begin(sound: Sound, front_end: FrontEnd, windows: Windows | Clip) -> Part:
     size = round(PART * front_end.sample_rate / front_end.hop_length)  # frames
     count = samples // front_end.hop_length // size  # parts; the last one has also what is left
     if count < 2:
-        wave = audio.load(sound, front_end.sample_rate)
-        return Part(front_end.log_mel(pad(wave, windows.padded(len(wave)), front_end.pad)), len(wave))
+        return _whole(audio.load(sound, front_end.sample_rate), front_end, windows)
     if not info.exact_seeks or windows.longest_padding > samples:
         return _next(sound, _streamed(sound, front_end, windows), info.seconds)
     parts = (partial(_part, sound, info, front_end, size, k, k == count - 1) for k in range(count))
     first = next(parts)()
     return replace(first, more=(partial(_safely, sound, part) for part in parts), seconds=info.seconds)
+
+
+def _whole(wave: np.ndarray, front_end: FrontEnd, windows: Windows | Clip) -> Part:
+    """A short sound [N] as its only part."""
+    return Part(front_end.log_mel(pad(wave, windows.padded(len(wave)), front_end.pad)), len(wave))
 
 
 def _part(path: File, info: audio.Info, front_end: FrontEnd, size: int, k: int, last: bool) -> Part:
