@@ -404,7 +404,7 @@ def test_calls(dataset, tmp_path):
     refused(dataset.extract("model.name", "mn99_as"), "'mn99_as'", "model.name")
     assert not dataset.data.exists()
     dataset.data.write_text("a file where the folder should be")
-    refused(dataset.prepare(), dataset.data, "exists")
+    refused(dataset.prepare(), dataset.data, "is there already")
 
 
 def test_another_raw_folder_into_the_same_data_folder(dataset, tmp_path):
