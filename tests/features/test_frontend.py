@@ -9,6 +9,7 @@ import pytest
 from paddletag.data import audio
 from paddletag.features import frontend
 from paddletag.features.frontend_layer import LogMel
+from paddletag.features.mel_banks import bank_parts
 from paddletag.runtime import UserError
 
 GOLDEN = {  # frames x mels, mean, std, [100, 10], [500, mels / 2], [last, 3]: computed outside this project
@@ -234,3 +235,14 @@ def test_faster_than_paddle_signal():
     ours, theirs = np.min(times, axis=0)
     print(f"numpy {1e3 * ours:.1f} ms, paddle.signal.stft {1e3 * theirs:.1f} ms")
     assert theirs > 2.5 * ours
+
+
+@pytest.mark.parametrize("front_end", [frontend.MN, frontend.PANNS, frontend.AST], ids=["mn", "panns", "ast"])
+def test_products_are_too_small_for_several_threads(front_end):
+    """OpenBLAS starts threads for more than 2^18 multiplications: here they cost more than they bring."""
+    parts = bank_parts(front_end.mel_bank, frontend.BAND)
+    assert max(frontend.BLOCK * bank.size for _, _, bank in parts) <= 2**18
+    whole = np.zeros_like(front_end.mel_bank)
+    for bins, mels, bank in parts:
+        whole[bins, mels] = bank
+    np.testing.assert_array_equal(whole, front_end.mel_bank)

@@ -19,7 +19,7 @@ from paddletag.runtime import UserError
 from paddletag.typed_values import typed
 
 BLOCK = 128  # frames per FFT call: the block's buffers stay in a core's cache, and memory does not grow with the clip
-BAND = 16  # mels per product
+BAND = 8  # mels per product: so few, that BLAS computes it on one thread
 
 
 @dataclass(frozen=True)
