@@ -163,6 +163,7 @@ def test_stage_out_of_order(stage, tmp_path):
     assert re.search(r"stage \d", lines[0])
 
 
+@pytest.mark.full
 def test_two_processes(toy, tmp_path):
     """Launched: features, training and evaluation on two processes give whole results."""
     options = ("--config", "conf/toy.yaml", "--raw", toy, "--data", "d", "--exp", "e", "--folds", 1, "--nproc", 2)

@@ -778,6 +778,7 @@ def test_checkpoints_within_an_epoch_do_not_flatter_the_throughput(data, tmp_pat
     assert row["seconds"] >= 0.8 and seconds == pytest.approx(row["seconds"], abs=0.3)
 
 
+@pytest.mark.full
 def test_shards_through_a_buffer_go_on_in_the_same_bits(tmp_path):
     """With shards of 4 clips and a buffer of 6, killed in the middle of epochs; and it is not the global order."""
     prepare(tmp_path / "data")
