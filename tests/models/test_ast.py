@@ -59,7 +59,7 @@ def reference(tmp_path_factory):
     return build
 
 
-@pytest.mark.parametrize("seconds", [10, 5])
+@pytest.mark.parametrize("seconds", [pytest.param(10, marks=pytest.mark.full), 5])
 @pytest.mark.parametrize("blocks", [2, pytest.param(12, marks=pytest.mark.full)])
 def test_outputs_of_transformers(blocks, seconds, reference):
     """Waveform to logits and embedding, each through its own front end, closer than an approximated GELU comes."""
