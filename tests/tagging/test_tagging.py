@@ -302,9 +302,12 @@ def test_a_sound_for_which_memory_does_not_suffice(scene, tmp_path, monkeypatch,
     assert isinstance(results[1][1], audio.AudioError) and "large.wav" in str(results[1][1])
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize(("kind", "front_end"), [
+    ("wav", frontend.MN), ("flac", frontend.MN), ("ogg", frontend.MN), ("mp3", frontend.MN),
+    ("wav", frontend.PANNS), ("wav", frontend.AST),
+], ids=["wav", "flac", "ogg", "mp3", "panns", "ast"])  # fmt: skip
 @pytest.mark.parametrize("window, hop", [(0.0, 0.0), (2.0, 0.5), (3.0, 3.0), (20.0, 10.0)])
-def test_parts_of_a_long_sound_are_the_whole(tmp_path, monkeypatch, kind, window, hop):
+def test_parts_of_a_long_sound_are_the_whole(tmp_path, monkeypatch, kind, front_end, window, hop):
     """Cut into jobs where its format allows it, on one thread and on three: the scores are those of one piece."""
     generator = np.random.default_rng(3)
     wave = (generator.standard_normal(44100 * 11 + 123) * np.linspace(0.01, 0.5, 44100 * 11 + 123)).astype(np.float32)
@@ -313,7 +316,7 @@ def test_parts_of_a_long_sound_are_the_whole(tmp_path, monkeypatch, kind, window
     for part, workers in ((100.0, 1), (1.7, 1), (1.7, 3), (4.0, 3)):
         monkeypatch.setattr(reading, "PART", part)
         model = pipeline.ParallelPredict(means)
-        settings = (META, frontend.MN, [tmp_path / f"long.{kind}"] * 3, window, hop, 4, workers)
+        settings = (META, front_end, [tmp_path / f"long.{kind}"] * 3, window, hop, 4, workers)
         results = [result for _, result in pipeline.tag_sounds(model, *settings)]
         assert len(results) == 3
         found += results
